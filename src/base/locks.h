@@ -1,0 +1,26 @@
+/*
+ * base/locks.h
+ *		Locks asked for so that nobody queues behind us.
+ */
+#ifndef CQRS_BASE_LOCKS_H
+#define CQRS_BASE_LOCKS_H
+
+#include "postgres.h"
+
+#include "nodes/pg_list.h"
+#include "storage/lockdefs.h"
+
+/*
+ * Lock all of 'relids' in 'mode', in OID order, in short tries: each lock is waited for at most 50 ms, and all are released
+ * between tries, up to cqrs.lock_timeout.  Then an error 55P03 that names the relation and who holds it.  A relation that is gone is
+ * an error 42P01.  Locks are held to the end of the transaction.
+ */
+extern void cqrs_locks_take(List *relids, LOCKMODE mode);
+
+/* One try without waiting longer than 'wait_ms' a lock: true if all are held, else none is. */
+extern bool cqrs_locks_try(List *relids, LOCKMODE mode, int wait_ms, Oid *blocked_on);
+
+/* Who holds locks on the relation that conflict with 'mode', as text for an error's detail: "process 123 (app), process 124 (app)". */
+extern char *cqrs_locks_holders(Oid relid, LOCKMODE mode);
+
+#endif							/* CQRS_BASE_LOCKS_H */

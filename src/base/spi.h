@@ -1,0 +1,85 @@
+/*
+ * base/spi.h
+ *		The one door to SQL from C: SPI with every result code checked, the owner's identity, and named relations.
+ *
+ * Nobody else includes executor/spi.h.  All functions raise on failure; none returns an error code.
+ */
+#ifndef CQRS_BASE_SPI_H
+#define CQRS_BASE_SPI_H
+
+#include "postgres.h"
+
+#include "access/tupdesc.h"
+#include "nodes/pg_list.h"
+#include "utils/snapshot.h"
+#include "utils/tuplestore.h"
+
+typedef struct _SPI_plan CqrsStatement;		/* a prepared statement; kept ones live until cqrs_spi_free */
+
+/* What cqrs_identity_enter changed and cqrs_identity_leave puts back.  On error the (sub)transaction's abort does it. */
+typedef struct CqrsIdentity
+{
+	Oid			user;
+	int			sec_context;
+	int			guc_level;
+} CqrsIdentity;
+
+/*
+ * Become 'owner' in a security-restricted context, under 'settings' (a List of String nodes, name and value in turn, as
+ * registry keeps them; NIL: leave all as it is).
+ */
+extern void cqrs_identity_enter(CqrsIdentity *saved, Oid owner, List *settings);
+
+/* Become the bootstrap superuser, for writes to our own catalog on behalf of a user whose right was checked already. */
+extern void cqrs_identity_enter_system(CqrsIdentity *saved);
+extern void cqrs_identity_leave(const CqrsIdentity *saved);
+
+/*
+ * A nesting of SPI.  CurrentMemoryContext becomes SPI's procedure context; results that must outlive the nesting go to
+ * memory of the caller's, by cqrs_spi_text(…, context) or a tuplestore of the caller's.
+ */
+extern void cqrs_spi_connect(void);
+extern void cqrs_spi_finish(void);
+
+/* Run one statement (utility, DML, SELECT) with a fresh snapshot as any function would; returns rows processed. */
+extern uint64 cqrs_spi_run(const char *sql);
+
+/* The same with parameters.  nulls may be NULL; 'n' marks a null. */
+extern uint64 cqrs_spi_run_args(const char *sql, int nargs, Oid *types, Datum *values, const char *nulls);
+
+/* Field 'column' (from 1) of row 'row' (from 0) of the last SELECT; text form copied into 'context', or NULL for null. */
+extern char *cqrs_spi_text(uint64 row, int column, MemoryContext context);
+
+/* The same as a Datum, valid until the nesting ends (by-reference values are SPI's). */
+extern Datum cqrs_spi_datum(uint64 row, int column, bool *isnull);
+
+/* Prepare 'sql' and, if 'keep', let it outlive the nesting. */
+extern CqrsStatement *cqrs_spi_prepare(const char *sql, int nargs, Oid *types, bool keep);
+extern void cqrs_spi_free(CqrsStatement *statement);
+
+/*
+ * Run a read-only statement that returns rows under 'snapshot', with the effects of our own earlier commands visible, into
+ * 'into' (made by the caller).  Returns the number of rows.
+ */
+extern uint64 cqrs_spi_select(CqrsStatement *statement, Snapshot snapshot, Tuplestorestate *into);
+
+/* Run a statement that writes under 'snapshot', with our own earlier commands visible.  Returns rows processed. */
+extern uint64 cqrs_spi_modify(CqrsStatement *statement, Snapshot snapshot);
+
+/*
+ * The door through which deltas and computed rows reach SQL: offers 'rows' as a relation 'name' to statements of this SPI
+ * nesting, until withdrawn.  The caller keeps tuplestore and descriptor alive until then.
+ */
+extern void cqrs_spi_offer(const char *name, TupleDesc desc, Tuplestorestate *rows, double nrows);
+extern void cqrs_spi_withdraw(const char *name);
+
+/*
+ * A streaming read of one SELECT under 'snapshot' (own earlier commands visible): open, fetch rows one at a time (NULL at the
+ * end; the tuple is valid until the next fetch), close.
+ */
+typedef struct CqrsCursor CqrsCursor;
+extern CqrsCursor *cqrs_spi_open(CqrsStatement *statement, Snapshot snapshot);
+extern HeapTuple cqrs_spi_fetch(CqrsCursor *cursor, TupleDesc *desc);
+extern void cqrs_spi_close(CqrsCursor *cursor);
+
+#endif							/* CQRS_BASE_SPI_H */

@@ -1,0 +1,26 @@
+/*
+ * build/build.h
+ *		Fill a version's table at one snapshot, index it, and serve it.
+ */
+#ifndef CQRS_BUILD_H
+#define CQRS_BUILD_H
+
+#include "postgres.h"
+
+#include "registry/registry.h"
+
+/*
+ * The steps of a build.  A worker runs each in a transaction of its own; drain runs them all in its caller's.  Each does nothing if it is done already, and
+ * returns false where another process holds the version or a lock.
+ */
+extern bool cqrs_build_attach(int32 version, bool wait);	/* capture its sources */
+extern bool cqrs_build_fill(int32 version, bool wait);		/* fill, checkpoint, indexes, ANALYZE; state stays building */
+extern bool cqrs_build_serve(int32 version, bool wait);		/* open the gate: the serving view answers */
+
+/* Has it been filled (it has a checkpoint)? */
+extern bool cqrs_build_filled(int32 version);
+
+/* CREATE OR REPLACE the serving view over the version's table, behind the gate or open. */
+extern void cqrs_build_view(const CqrsProjection *projection, const CqrsVersion *version, bool gated);
+
+#endif							/* CQRS_BUILD_H */

@@ -1,0 +1,117 @@
+-- The catalog.  Columns that name objects are reg* types, so that a logical restore resolves them by name.
+
+CREATE SEQUENCE cqrs_internal.registry_id AS integer;
+COMMENT ON SEQUENCE cqrs_internal.registry_id IS 'ids of projections, versions, sources and shapes';
+
+CREATE TABLE cqrs_internal.projection (
+    id           integer NOT NULL,
+    view         regclass NOT NULL,
+    paused       boolean NOT NULL,
+    max_lag      interval,
+    on_error     text NOT NULL,
+    row_filter   text,
+    description  text,
+    last_version integer NOT NULL,
+    CONSTRAINT projection_pkey PRIMARY KEY (id),
+    CONSTRAINT projection_view_key UNIQUE (view)
+);
+COMMENT ON TABLE cqrs_internal.projection IS 'named read models, each known by the serving view through which users read it';
+
+CREATE TABLE cqrs_internal.version (
+    id         integer NOT NULL,
+    projection integer NOT NULL,
+    number     integer NOT NULL,
+    state      text NOT NULL,
+    status     text NOT NULL,
+    error      text,
+    retry_at   timestamptz,
+    attempts   integer NOT NULL,
+    schema     regnamespace NOT NULL,
+    "table"    regclass NOT NULL,
+    definition regclass NOT NULL,
+    key        smallint[] NOT NULL,
+    indexes    text[] NOT NULL,
+    settings   text[] NOT NULL,
+    created_at timestamptz NOT NULL,
+    CONSTRAINT version_pkey PRIMARY KEY (id),
+    CONSTRAINT version_projection_key UNIQUE (projection, number)
+);
+COMMENT ON TABLE cqrs_internal.version IS 'definitions of projections, each with its own table';
+
+CREATE TABLE cqrs_internal.source (
+    id       integer NOT NULL,
+    relation regclass NOT NULL,
+    attached boolean NOT NULL,
+    captured boolean NOT NULL,
+    CONSTRAINT source_pkey PRIMARY KEY (id),
+    CONSTRAINT source_relation_key UNIQUE (relation)
+);
+COMMENT ON TABLE cqrs_internal.source IS 'command-side tables whose changes are captured';
+
+CREATE TABLE cqrs_internal.version_source (
+    version integer NOT NULL,
+    source  integer NOT NULL,
+    columns smallint[] NOT NULL,
+    CONSTRAINT version_source_pkey PRIMARY KEY (version, source)
+);
+COMMENT ON TABLE cqrs_internal.version_source IS 'which columns of which sources a version reads';
+
+CREATE TABLE cqrs_internal.shape (
+    id      integer NOT NULL,
+    source  integer NOT NULL,
+    names   name[] NOT NULL,
+    types   regtype[] NOT NULL,
+    typmods integer[] NOT NULL,
+    collations oid[] NOT NULL,
+    lengths smallint[] NOT NULL,
+    by_value boolean[] NOT NULL,
+    alignments "char"[] NOT NULL,
+    CONSTRAINT shape_pkey PRIMARY KEY (id),
+    CONSTRAINT shape_source_key UNIQUE (source, id)
+);
+COMMENT ON TABLE cqrs_internal.shape IS 'how rows of a source are laid out in chunks; a new one whenever the table changes';
+
+CREATE TABLE cqrs_internal.checkpoint (
+    version           integer NOT NULL,
+    number            bigint NOT NULL,
+    snapshot          pg_snapshot NOT NULL,
+    position          bigint NOT NULL,
+    as_of             timestamptz NOT NULL,
+    system_identifier bigint NOT NULL,
+    database          oid NOT NULL,
+    registry          oid NOT NULL,
+    CONSTRAINT checkpoint_pkey PRIMARY KEY (version, number)
+);
+COMMENT ON TABLE cqrs_internal.checkpoint IS 'up to which snapshot each version has applied all changes, and whose transactions that snapshot speaks of; inserted, never updated';
+
+CREATE TABLE cqrs_internal.segment (
+    number   integer NOT NULL,
+    relation regclass NOT NULL,
+    CONSTRAINT segment_pkey PRIMARY KEY (number)
+);
+COMMENT ON TABLE cqrs_internal.segment IS 'tables that hold the outbox, oldest first; the last one is written to';
+
+CREATE TABLE cqrs_internal.history (
+    id         bigint GENERATED ALWAYS AS IDENTITY,
+    at         timestamptz NOT NULL,
+    actor      name NOT NULL,
+    projection integer,
+    name       text,
+    version    integer,
+    event      text NOT NULL,
+    from_state text,
+    to_state   text,
+    reason     text,
+    CONSTRAINT history_pkey PRIMARY KEY (id)
+);
+COMMENT ON TABLE cqrs_internal.history IS 'what happened to projections, when and by whom';
+
+SELECT pg_catalog.pg_extension_config_dump('cqrs_internal.registry_id', '');
+SELECT pg_catalog.pg_extension_config_dump('cqrs_internal.projection', '');
+SELECT pg_catalog.pg_extension_config_dump('cqrs_internal.version', '');
+SELECT pg_catalog.pg_extension_config_dump('cqrs_internal.source', '');
+SELECT pg_catalog.pg_extension_config_dump('cqrs_internal.version_source', '');
+SELECT pg_catalog.pg_extension_config_dump('cqrs_internal.shape', '');
+SELECT pg_catalog.pg_extension_config_dump('cqrs_internal.checkpoint', '');
+SELECT pg_catalog.pg_extension_config_dump('cqrs_internal.segment', 'WHERE number > 1');
+SELECT pg_catalog.pg_extension_config_dump('cqrs_internal.history', '');

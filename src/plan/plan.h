@@ -1,0 +1,114 @@
+/*
+ * plan/plan.h
+ *		From a definition to statements.  Reads catalogs, never executes.
+ *
+ * A program is derived from the query tree of the version's definition view, never from old text.  Its statements are SQL text, valid under the
+ * search_path in force while deriving; whoever prepares them does so under the same (the version's recorded settings).
+ */
+#ifndef CQRS_PLAN_H
+#define CQRS_PLAN_H
+
+#include "postgres.h"
+
+#include "access/attnum.h"
+#include "access/tupdesc.h"
+#include "nodes/bitmapset.h"
+#include "nodes/parsenodes.h"
+#include "nodes/pg_list.h"
+
+typedef enum CqrsStrategy
+{
+	CQRS_STRATEGY_KEYS,			/* recompute what was touched */
+	CQRS_STRATEGY_FULL			/* diff against a fresh evaluation */
+} CqrsStrategy;
+
+/* Names under which rows reach statements (see base/spi.h).  A delta's is CQRS_DELTA_PREFIX followed by the source's index in the program. */
+#define CQRS_DELTA_PREFIX	"cqrs_delta_"
+#define CQRS_AFFECTED		"cqrs_affected"
+#define CQRS_COMPUTED		"cqrs_computed"
+
+/* One base table the definition reads. */
+typedef struct CqrsProgramSource
+{
+	Oid			relation;
+	Bitmapset  *columns;		/* attribute numbers the definition reads (empty set allowed: count(*)) */
+	CqrsStrategy strategy;		/* what a change of it asks for */
+	const char *reason;			/* why not a better one; NULL for keys */
+	bool		direct;			/* named by the definition itself (not through another view): the owner's SELECT on it is checked each batch */
+
+	/*
+	 * The delta's row type: column i (from 0) is attribute delta_attnum[i] of the source, the last column is the weight (bigint, +1 or -1).
+	 */
+	TupleDesc	delta;
+	AttrNumber *delta_attnum;
+} CqrsProgramSource;
+
+typedef struct CqrsProgram
+{
+	Oid			definition;
+	Oid			table;
+	CqrsStrategy strategy;		/* the best of the sources' */
+	const char *reason;			/* why the whole definition is full, or NULL */
+	TupleDesc	row;			/* the definition's columns: of the computed rows */
+	int			nkeys;
+	AttrNumber *key;			/* into row */
+	TupleDesc	affected;		/* the key's columns, in key order */
+	Bitmapset  *key_nullable;	/* indexes into key (from 0) of columns that can be null */
+	bool		key_unique;		/* proved by the query (GROUP BY, primary key): no need to look for duplicates */
+	int			nsources;
+	CqrsProgramSource *sources;
+	List	   *relations;		/* OIDs of all sources and views read, for locks; without table and definition */
+	struct CqrsQuery *query;	/* private to plan/ */
+} CqrsProgram;
+
+/*
+ * Before a version exists: parse 'text' as one SELECT, refuse what section 6.4 of the design refuses (errors with SQLSTATE, position,
+ * detail and hint; notices for what is accepted with one) under the current user and settings.  Returns the raw statement for the view.
+ */
+extern RawStmt *cqrs_plan_parse(const char *text);
+
+/* The analyzed definition: refuses what is wrong with it (6.4).  'text' for error positions, may be NULL.  Emits the notices if 'notices'. */
+extern void cqrs_plan_check(Oid definition, const char *text, Oid owner, bool notices);
+
+/*
+ * The key by which the definition's rows are told apart, as attribute numbers: from the user's names (List of char *, already as identifiers;
+ * unknown or repeated ones are errors 42703, 42701; an empty list with given = true is the one-row key) or inferred; an error 42P10 with hint if it cannot be.
+ */
+extern AttrNumber *cqrs_plan_key(Oid definition, bool given, List *names, int *nkeys);
+
+/* Derive the program, in CurrentMemoryContext, under the settings in force.  Takes ACCESS SHARE on what it reads. */
+extern CqrsProgram *cqrs_plan_derive(Oid definition, Oid table, const AttrNumber *key, int nkeys);
+
+/*
+ * Statements that compute the affected keys for a change of source 'source' (index): List of char *, one a term; their results together are the
+ * affected keys, columns as program->affected (duplicates across terms are possible).  They read deltas (all sources' must be offered).  'changed' holds the indexes of
+ * sources with old images in this window: only their old images need uniting with current state.
+ */
+extern List *cqrs_plan_affected(const CqrsProgram *program, int source, Bitmapset *changed);
+
+/*
+ * Null patterns: a bit for each key column that is null.  The statement that recomputes the affected keys of pattern 'nulls' (offered as
+ * CQRS_AFFECTED, holding only keys of that pattern; not read if all columns are null); columns as program->row.
+ */
+extern char *cqrs_plan_compute(const CqrsProgram *program, uint32 nulls);
+
+/* The full evaluation: columns as program->row. */
+extern char *cqrs_plan_evaluate(const CqrsProgram *program);
+
+/*
+ * The merge of rows of one null pattern, offered as CQRS_COMPUTED: first the delete of rows of that pattern that vanished (among CQRS_AFFECTED, or all
+ * with 'full'), then update of those that differ and insert of new ones.
+ */
+extern char *cqrs_plan_delete(const CqrsProgram *program, uint32 nulls, bool full);
+extern char *cqrs_plan_merge(const CqrsProgram *program, uint32 nulls);
+
+/* Finds one key of pattern 'nulls' that CQRS_COMPUTED holds twice: the key's columns as text[]; no row if none. */
+extern char *cqrs_plan_duplicate(const CqrsProgram *program, uint32 nulls);
+
+/* Null patterns that occur in the table: one bigint column, a row a pattern. */
+extern char *cqrs_plan_patterns(const CqrsProgram *program);
+
+/* What cqrs.explain prints: List of char *, one line each. */
+extern List *cqrs_plan_explain(const CqrsProgram *program);
+
+#endif							/* CQRS_PLAN_H */

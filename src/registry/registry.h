@@ -1,0 +1,199 @@
+/*
+ * registry/registry.h
+ *		Rows of our own catalog as structs: read, write, lock.  No policy.
+ *
+ * Reads use a catalog snapshot (never the transaction's: an applier reads here before it takes its snapshot), see this transaction's own
+ * earlier commands, and return structs in CurrentMemoryContext.  Writes go through the catalog routines and are visible after
+ * the CommandCounterIncrement they end with.  Whoever writes a row holds its lock (see below).
+ */
+#ifndef CQRS_REGISTRY_H
+#define CQRS_REGISTRY_H
+
+#include "postgres.h"
+
+#include "access/attnum.h"
+#include "access/tupdesc.h"
+#include "datatype/timestamp.h"
+#include "nodes/bitmapset.h"
+#include "nodes/pg_list.h"
+#include "window/window.h"
+
+/* Our tables, for cqrs_registry_relation(); also the class of object locks. */
+typedef enum CqrsCatalog
+{
+	CQRS_CAT_PROJECTION,
+	CQRS_CAT_VERSION,
+	CQRS_CAT_VERSION_SOURCE,
+	CQRS_CAT_CHECKPOINT,
+	CQRS_CAT_SOURCE,
+	CQRS_CAT_SHAPE,
+	CQRS_CAT_SEGMENT,
+	CQRS_CAT_HISTORY,
+	CQRS_CAT_COUNT
+} CqrsCatalog;
+
+typedef enum CqrsState
+{
+	CQRS_STATE_BUILDING,
+	CQRS_STATE_SHADOW,
+	CQRS_STATE_SERVING,
+	CQRS_STATE_STANDBY,
+	CQRS_STATE_RETIRED
+} CqrsState;
+
+typedef enum CqrsStatus
+{
+	CQRS_STATUS_RUNNING,
+	CQRS_STATUS_STALE,			/* its next batch is a full evaluation */
+	CQRS_STATUS_FAILING,		/* will retry at retry_at */
+	CQRS_STATUS_HALTED			/* needs a person */
+} CqrsStatus;
+
+typedef struct CqrsProjection
+{
+	int32		id;
+	Oid			view;			/* serving view; its owner owns the projection */
+	bool		paused;
+	Interval   *max_lag;		/* NULL: none */
+	char	   *on_error;		/* park or halt */
+	char	   *row_filter;		/* or NULL */
+	char	   *description;	/* or NULL */
+	int32		last_version;	/* number of its newest version */
+} CqrsProjection;
+
+typedef struct CqrsVersion
+{
+	int32		id;
+	int32		projection;		/* id of its projection */
+	int32		number;			/* 1, 2, 3 … within the projection */
+	CqrsState	state;
+	CqrsStatus	status;
+	char	   *error;			/* of a failing or halted one, or NULL */
+	TimestampTz retry_at;		/* of a failing one, else 0 */
+	int32		attempts;		/* failures in a row */
+	Oid			schema;
+	Oid			table;
+	Oid			definition;		/* the definition view */
+	int			nkeys;
+	AttrNumber *key;			/* attribute numbers in table and definition */
+	List	   *indexes;		/* List of char *, as given by the user */
+	List	   *settings;		/* List of String nodes: name, value, name, value … as recorded at creation */
+	TimestampTz created_at;
+} CqrsVersion;
+
+/* A checkpoint with the identity of the cluster and database that it speaks of. */
+typedef struct CqrsCheckpoint
+{
+	int32		version;
+	int64		number;
+	CqrsSnapshot *snapshot;
+	int64		position;		/* of the last change applied */
+	TimestampTz as_of;			/* when its snapshot was taken */
+	bool		ours;			/* false: written in another cluster or database, or lies in the future: the version is stale */
+} CqrsCheckpoint;
+
+typedef struct CqrsSource
+{
+	int32		id;
+	Oid			relation;
+	bool		attached;		/* its trigger is there and its plan is in force */
+	bool		captured;		/* whole rows, asked for by cqrs.capture */
+} CqrsSource;
+
+typedef struct CqrsVersionSource
+{
+	int32		version;
+	int32		source;
+	Bitmapset  *columns;		/* attribute numbers the definition reads */
+} CqrsVersionSource;
+
+/* How the images of a source's rows are laid out: what attributes were when a chunk was written. */
+typedef struct CqrsShape
+{
+	int32		id;
+	int32		source;			/* id */
+	TupleDesc	desc;			/* dropped attributes keep length and alignment, atttypid is InvalidOid */
+} CqrsShape;
+
+typedef struct CqrsSegment
+{
+	int32		number;
+	Oid			relation;
+	Oid			index;			/* its btree on xid */
+} CqrsSegment;
+
+/* ---- the catalog itself ---- */
+
+/* Is the extension created in this database (visible to a catalog snapshot)? */
+extern bool cqrs_registry_exists(void);
+
+/* OID of one of our tables; an error if the extension is not created. */
+extern Oid	cqrs_registry_relation(CqrsCatalog catalog);
+
+/* Next value of cqrs_internal.registry_id, the ids of projections, versions, sources and shapes. */
+extern int32 cqrs_registry_next_id(void);
+
+/* ---- object locks: heavyweight, held to the end of the transaction ---- */
+
+/* Lifecycle of a projection (create, alter, drop, pause); exclusive. */
+extern void cqrs_projection_lock(int32 projection);
+
+/* A version, by whoever fills or applies or drops it; exclusive.  With nowait false if another process holds it. */
+extern bool cqrs_version_lock(int32 version, bool nowait);
+
+/* ---- projections ---- */
+extern CqrsProjection *cqrs_projection_get(int32 id, bool missing_ok);
+
+/* By serving view; NULL if the relation is none. */
+extern CqrsProjection *cqrs_projection_of_view(Oid view);
+
+/* By serving view, for SQL entry points: an error with hint if the relation is no serving view. */
+extern CqrsProjection *cqrs_projection_argument(Oid view);
+extern List *cqrs_projection_list(void);	/* by id */
+extern void cqrs_projection_insert(const CqrsProjection *projection);
+extern void cqrs_projection_update(const CqrsProjection *projection);
+extern void cqrs_projection_delete(int32 id);
+
+/* Owner of the projection: of its serving view.  The check raises 42501 unless the current user is it, or a member. */
+extern Oid	cqrs_projection_owner(const CqrsProjection *projection);
+extern void cqrs_projection_check_owner(const CqrsProjection *projection);
+
+/* ---- versions ---- */
+extern CqrsVersion *cqrs_version_get(int32 id, bool missing_ok);
+extern List *cqrs_version_list(int32 projection);	/* of one projection, or of all with 0; by id; retired ones too */
+extern CqrsVersion *cqrs_version_serving(int32 projection); /* the serving one, else the newest building one, else NULL */
+extern void cqrs_version_insert(const CqrsVersion *version);
+extern void cqrs_version_update(const CqrsVersion *version);
+extern void cqrs_version_delete(int32 id);	/* with its sources and checkpoints */
+extern const char *cqrs_state_name(CqrsState state);
+extern const char *cqrs_status_name(CqrsStatus status);
+
+/* ---- checkpoints: inserted, never updated, newest first ---- */
+extern CqrsCheckpoint *cqrs_checkpoint_latest(int32 version);	/* NULL before the fill */
+
+/* Insert the next one for the version and prune old ones it can see no reader of (all but the newest few). */
+extern void cqrs_checkpoint_insert(int32 version, const CqrsSnapshot *snapshot, int64 position, TimestampTz as_of);
+
+/* ---- sources ---- */
+extern CqrsSource *cqrs_source_get(int32 id);
+extern CqrsSource *cqrs_source_of_relation(Oid relation);	/* NULL if none */
+extern List *cqrs_source_list(void);
+extern CqrsSource *cqrs_source_insert(Oid relation);		/* not attached yet */
+extern void cqrs_source_update(const CqrsSource *source);	/* sends the relation's relcache invalidation */
+extern void cqrs_source_delete(int32 id);
+extern void cqrs_version_source_insert(const CqrsVersionSource *row);
+extern List *cqrs_version_source_list(int32 version);	/* List of CqrsVersionSource *; all versions' with 0 */
+
+/* ---- shapes and segments ---- */
+extern CqrsShape *cqrs_shape_get(int32 id);
+extern CqrsShape *cqrs_shape_latest(int32 source);	/* NULL if none */
+extern int32 cqrs_shape_insert(int32 source, TupleDesc desc);
+extern List *cqrs_segment_list(void);		/* List of CqrsSegment *, oldest first; the last is the active one */
+
+/* ---- history ---- */
+
+/* Records an event of a projection's life.  Strings may be NULL. */
+extern void cqrs_history_insert(int32 projection, Oid view, int32 version_number, const char *event,
+								const char *from_state, const char *to_state, const char *reason);
+
+#endif							/* CQRS_REGISTRY_H */
