@@ -11,9 +11,20 @@
 #error "cqrs needs PostgreSQL 15 or newer (NULLS NOT DISTINCT, MERGE, pg_get_querydef)"
 #endif
 
-/* 16 sets the visibility of SQL entry points itself; on 15 they leak unless said so. */
+/* 17 names processes by number instead of by backend id.  A prepared transaction has no process: 0. */
+#if PG_VERSION_NUM < 170000
+#define cqrs_compat_lock_holder_pid(vxid) \
+	(BackendIdGetProc((vxid).backendId) ? BackendIdGetProc((vxid).backendId)->pid : 0)
+#else
+#define cqrs_compat_lock_holder_pid(vxid) \
+	(ProcNumberGetProc((vxid).procNumber) ? ProcNumberGetProc((vxid).procNumber)->pid : 0)
+#endif
+
+/* 16 has one ownership check for all kinds of objects. */
 #if PG_VERSION_NUM < 160000
-#define CQRS_HAS_SHMEM_REQUEST_HOOK 1
+#define cqrs_compat_owns_relation(relid, user) pg_class_ownercheck(relid, user)
+#else
+#define cqrs_compat_owns_relation(relid, user) object_ownercheck(RelationRelationId, relid, user)
 #endif
 
 #endif							/* CQRS_COMPAT_H */

@@ -12,10 +12,10 @@
 
 /*
  * Lock all of 'relids' in 'mode', in OID order, in short tries: each lock is waited for at most 50 ms, and all are released
- * between tries, up to cqrs.lock_timeout.  Then an error 55P03 that names the relation and who holds it.  A relation that is gone is
+ * between tries, up to 'timeout_ms' (the caller's cqrs.lock_timeout: settings are a floor above).  Then an error 55P03 that names the relation and who holds it.  A relation that is gone is
  * an error 42P01.  Locks are held to the end of the transaction.
  */
-extern void cqrs_locks_take(List *relids, LOCKMODE mode);
+extern void cqrs_locks_take(List *relids, LOCKMODE mode, int timeout_ms);
 
 /* One try without waiting longer than 'wait_ms' a lock: true if all are held, else none is. */
 extern bool cqrs_locks_try(List *relids, LOCKMODE mode, int wait_ms, Oid *blocked_on);

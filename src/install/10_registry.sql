@@ -115,3 +115,4 @@ SELECT pg_catalog.pg_extension_config_dump('cqrs_internal.shape', '');
 SELECT pg_catalog.pg_extension_config_dump('cqrs_internal.checkpoint', '');
 SELECT pg_catalog.pg_extension_config_dump('cqrs_internal.segment', 'WHERE number > 1');
 SELECT pg_catalog.pg_extension_config_dump('cqrs_internal.history', '');
+SELECT pg_catalog.pg_extension_config_dump('cqrs_internal.history_id_seq', '');

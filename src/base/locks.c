@@ -1,0 +1,184 @@
+/*
+ * base/locks.c
+ *		Relation locks asked for in short tries, so that writers never queue behind us for long.
+ *
+ * A request that waits makes every later conflicting one wait behind it.  So each is given up after a moment, with all the locks taken before it in
+ * the same try, and tried again after a pause in which writers pass.
+ *
+ * Wants a transaction; locks got stay to its end.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "base/clock.h"
+#include "base/compat.h"
+#include "base/locks.h"
+#include "base/names.h"
+#include "lib/stringinfo.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "storage/latch.h"
+#include "storage/lmgr.h"
+#include "storage/lock.h"
+#include "storage/proc.h"
+#include "storage/sinvaladt.h"
+#include "utils/resowner.h"
+#include "utils/syscache.h"
+#include "utils/timestamp.h"
+
+#define TRY_WAIT_MS		50		/* how long one lock is waited for within a try */
+#define TRY_PAUSE_MS	20		/* between tries, with no lock held */
+
+/*
+ * sorted_oids copies a list of OIDs in ascending order without duplicates: everybody locks in that order, so nobody deadlocks.
+ */
+static List *
+sorted_oids(List *relids)
+{
+	List	   *sorted = list_copy(relids);
+
+	list_sort(sorted, list_oid_cmp);
+	list_deduplicate_oid(sorted);
+	return sorted;
+}
+
+/*
+ * lock_at_once takes all of 'sorted' without waiting for any; if one cannot be had, it gives back those it got.
+ */
+static bool
+lock_at_once(List *sorted, LOCKMODE mode)
+{
+	for (int i = 0; i < list_length(sorted); i++)
+	{
+		if (ConditionalLockRelationOid(list_nth_oid(sorted, i), mode))
+			continue;
+		while (--i >= 0)
+			UnlockRelationOid(list_nth_oid(sorted, i), mode);
+		return false;
+	}
+	return true;
+}
+
+/*
+ * lock_queueing takes all of 'sorted', joining the queue for each for at most 'wait_ms'; if one cannot be had, it releases all.
+ *
+ * A lock that busy writers hold by turns is never free, so it must be queued for; they wait behind us no longer than that.  The server's lock
+ * timeout is an error, hence the subtransaction, whose abort also gives back the locks.
+ */
+static bool
+lock_queueing(List *sorted, LOCKMODE mode, int wait_ms, Oid *blocked_on)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	int			saved_timeout = LockTimeout;
+	volatile Oid current = InvalidOid;
+	volatile bool done = false;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		LockTimeout = wait_ms;
+		for (int i = 0; i < list_length(sorted); i++)
+		{
+			current = list_nth_oid(sorted, i);
+			LockRelationOid(current, mode);
+		}
+		LockTimeout = saved_timeout;
+		ReleaseCurrentSubTransaction();
+		done = true;
+	}
+	PG_CATCH();
+	{
+		LockTimeout = saved_timeout;
+		MemoryContextSwitchTo(context);
+		if (geterrcode() != ERRCODE_LOCK_NOT_AVAILABLE)
+			PG_RE_THROW();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		if (blocked_on)
+			*blocked_on = current;
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+	return done;
+}
+
+/*
+ * cqrs_locks_try makes one try at all of 'relids': true with all of them locked, or false with none.
+ *
+ * A relation that is gone is an error 42P01.  'blocked_on', if given, gets the one that could not be had.
+ */
+bool
+cqrs_locks_try(List *relids, LOCKMODE mode, int wait_ms, Oid *blocked_on)
+{
+	List	   *sorted = sorted_oids(relids);
+	bool		held = lock_at_once(sorted, mode) || lock_queueing(sorted, mode, wait_ms, blocked_on);
+	ListCell   *cell;
+
+	foreach(cell, sorted)
+	{
+		if (held && !SearchSysCacheExists1(RELOID, ObjectIdGetDatum(lfirst_oid(cell))))
+			ereport(ERROR,
+					(errcode(ERRCODE_UNDEFINED_TABLE),
+					 errmsg("relation with OID %u does not exist", lfirst_oid(cell))));
+	}
+	list_free(sorted);
+	return held;
+}
+
+/*
+ * cqrs_locks_take tries until all of 'relids' are locked, up to 'timeout_ms' (the caller passes cqrs.lock_timeout).
+ *
+ * Errors: 55P03, naming the relation and who holds it.
+ */
+void
+cqrs_locks_take(List *relids, LOCKMODE mode, int timeout_ms)
+{
+	TimestampTz deadline = TimestampTzPlusMilliseconds(cqrs_clock_now(), timeout_ms);
+	Oid			blocked_on = InvalidOid;
+
+	while (!cqrs_locks_try(relids, mode, TRY_WAIT_MS, &blocked_on))
+	{
+		if (cqrs_clock_until(deadline) <= 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+					 errmsg("could not lock \"%s\" within cqrs.lock_timeout", cqrs_name_shown(blocked_on)),
+					 errdetail("It is held by %s.", cqrs_locks_holders(blocked_on, mode)),
+					 errhint("Wait for these transactions to end, or end them, and try again.")));
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, TRY_PAUSE_MS, PG_WAIT_LOCK);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
+}
+
+/*
+ * cqrs_locks_holders lists whose locks on the relation conflict with 'mode', for an error's detail.
+ */
+char *
+cqrs_locks_holders(Oid relid, LOCKMODE mode)
+{
+	LOCKTAG		tag;
+	VirtualTransactionId *holders;
+	int			count;
+	StringInfoData text;
+
+	SET_LOCKTAG_RELATION(tag, MyDatabaseId, relid);
+	holders = GetLockConflicts(&tag, mode, &count);
+	initStringInfo(&text);
+	for (int i = 0; i < count; i++)
+	{
+		int			pid = cqrs_compat_lock_holder_pid(holders[i]);
+
+		if (text.len > 0)
+			appendStringInfoString(&text, ", ");
+		if (pid == 0)
+			appendStringInfoString(&text, "a prepared transaction");
+		else
+			appendStringInfo(&text, "process %d", pid);
+	}
+	if (text.len == 0)
+		appendStringInfoString(&text, "a process that has just ended");
+	return text.data;
+}

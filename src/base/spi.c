@@ -1,0 +1,275 @@
+/*
+ * base/spi.c
+ *		The one door to SQL from C: checked results, the owner's identity, named relations, cursors.
+ *
+ * Wants a transaction.  Between cqrs_spi_connect and cqrs_spi_finish CurrentMemoryContext is SPI's own; what must live longer is copied to
+ * memory of the caller's.  Identity and settings that an error leaves changed are put back by the abort of the (sub)transaction.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "base/spi.h"
+#include "catalog/pg_authid.h"
+#include "executor/spi.h"
+#include "executor/tstoreReceiver.h"
+#include "miscadmin.h"
+#include "nodes/value.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/snapmgr.h"
+
+#define CURSOR_FETCH_ROWS 1000
+
+struct CqrsCursor
+{
+	Portal		portal;
+	SPITupleTable *rows;		/* of the fetch in hand, or NULL */
+	uint64		next;			/* into rows */
+};
+
+/*
+ * check_result raises if an SPI call failed; 'what' says which, 'sql' may be NULL.
+ */
+static void
+check_result(int result, const char *what, const char *sql)
+{
+	if (result < 0)
+		elog(ERROR, "%s failed: %s%s%s", what, SPI_result_code_string(result), sql ? " in: " : "", sql ? sql : "");
+}
+
+/*
+ * cqrs_identity_enter becomes 'owner' in a security-restricted context, under recorded settings.
+ *
+ * Settings are applied as the server's own SET LOCAL would, in a level of their own.
+ */
+void
+cqrs_identity_enter(CqrsIdentity *saved, Oid owner, List *settings)
+{
+	GetUserIdAndSecContext(&saved->user, &saved->sec_context);
+	saved->guc_level = NewGUCNestLevel();
+	for (int i = 0; i + 1 < list_length(settings); i += 2)
+		(void) set_config_option(strVal(list_nth(settings, i)), strVal(list_nth(settings, i + 1)),
+								 PGC_SUSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	SetUserIdAndSecContext(owner, saved->sec_context | SECURITY_RESTRICTED_OPERATION);
+}
+
+/*
+ * cqrs_identity_enter_system becomes the bootstrap superuser with a safe search_path, for work on our own catalog.
+ */
+void
+cqrs_identity_enter_system(CqrsIdentity *saved)
+{
+	GetUserIdAndSecContext(&saved->user, &saved->sec_context);
+	saved->guc_level = NewGUCNestLevel();
+	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0,
+							 false);
+	SetUserIdAndSecContext(BOOTSTRAP_SUPERUSERID, saved->sec_context | SECURITY_LOCAL_USERID_CHANGE);
+}
+
+/*
+ * cqrs_identity_leave puts back who we were and all settings changed since, by us or by the statements run.
+ */
+void
+cqrs_identity_leave(const CqrsIdentity *saved)
+{
+	AtEOXact_GUC(false, saved->guc_level);
+	SetUserIdAndSecContext(saved->user, saved->sec_context);
+}
+
+/*
+ * cqrs_spi_connect opens a nesting of SPI.
+ */
+void
+cqrs_spi_connect(void)
+{
+	check_result(SPI_connect(), "SPI_connect", NULL);
+}
+
+/*
+ * cqrs_spi_finish closes the nesting and frees what it allocated.
+ */
+void
+cqrs_spi_finish(void)
+{
+	check_result(SPI_finish(), "SPI_finish", NULL);
+}
+
+/*
+ * cqrs_spi_run runs one statement of any kind, as a volatile function would.
+ */
+uint64
+cqrs_spi_run(const char *sql)
+{
+	check_result(SPI_execute(sql, false, 0), "SPI_execute", sql);
+	return SPI_processed;
+}
+
+/*
+ * cqrs_spi_run_args runs one statement with parameters.
+ */
+uint64
+cqrs_spi_run_args(const char *sql, int nargs, Oid *types, Datum *values, const char *nulls)
+{
+	check_result(SPI_execute_with_args(sql, nargs, types, values, nulls, false, 0), "SPI_execute_with_args", sql);
+	return SPI_processed;
+}
+
+/*
+ * cqrs_spi_text copies one field of the last result as text into 'context'; NULL for null.
+ */
+char *
+cqrs_spi_text(uint64 row, int column, MemoryContext context)
+{
+	char	   *value = SPI_getvalue(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, column);
+
+	return value ? MemoryContextStrdup(context, value) : NULL;
+}
+
+/*
+ * cqrs_spi_datum returns one field of the last result, in SPI's memory.
+ */
+Datum
+cqrs_spi_datum(uint64 row, int column, bool *isnull)
+{
+	return SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, column, isnull);
+}
+
+/*
+ * cqrs_spi_prepare plans a statement; with 'keep' it outlives the nesting, until cqrs_spi_free.
+ */
+CqrsStatement *
+cqrs_spi_prepare(const char *sql, int nargs, Oid *types, bool keep)
+{
+	SPIPlanPtr	plan = SPI_prepare(sql, nargs, types);
+
+	if (plan == NULL)
+		check_result(SPI_result, "SPI_prepare", sql);
+	if (keep)
+		check_result(SPI_keepplan(plan), "SPI_keepplan", sql);
+	return plan;
+}
+
+/*
+ * cqrs_spi_free lets go of a kept statement.
+ */
+void
+cqrs_spi_free(CqrsStatement *statement)
+{
+	check_result(SPI_freeplan(statement), "SPI_freeplan", NULL);
+}
+
+/*
+ * push_snapshot makes a copy of 'snapshot' the active one, with the effects of our own commands so far in sight.
+ */
+static void
+push_snapshot(Snapshot snapshot)
+{
+	CommandCounterIncrement();
+	PushCopiedSnapshot(snapshot);
+	UpdateActiveSnapshotCommandId();
+}
+
+/*
+ * cqrs_spi_select runs a statement that only reads under 'snapshot', into a tuplestore of the caller's.
+ */
+uint64
+cqrs_spi_select(CqrsStatement *statement, Snapshot snapshot, Tuplestorestate *into)
+{
+	DestReceiver *receiver = CreateTuplestoreDestReceiver();
+	SPIExecuteOptions options = {0};
+
+	SetTuplestoreDestReceiverParams(receiver, into, CurrentMemoryContext, false, NULL, NULL);
+	options.read_only = true;
+	options.must_return_tuples = true;
+	options.dest = receiver;
+	push_snapshot(snapshot);
+	check_result(SPI_execute_plan_extended(statement, &options), "SPI_execute_plan_extended", NULL);
+	PopActiveSnapshot();
+	receiver->rDestroy(receiver);
+	return SPI_processed;
+}
+
+/*
+ * cqrs_spi_modify runs a statement that writes, under 'snapshot'.
+ */
+uint64
+cqrs_spi_modify(CqrsStatement *statement, Snapshot snapshot)
+{
+	check_result(SPI_execute_snapshot(statement, NULL, NULL, snapshot, InvalidSnapshot, false, true, 0),
+				 "SPI_execute_snapshot", NULL);
+	return SPI_processed;
+}
+
+/*
+ * cqrs_spi_offer makes 'rows' a relation 'name' for the statements of this nesting.
+ *
+ * Today an ephemeral named relation, as transition tables are.
+ */
+void
+cqrs_spi_offer(const char *name, TupleDesc desc, Tuplestorestate *rows, double nrows)
+{
+	EphemeralNamedRelation relation = palloc0(sizeof(EphemeralNamedRelationData));
+
+	relation->md.name = pstrdup(name);
+	relation->md.reliddesc = InvalidOid;
+	relation->md.tupdesc = desc;
+	relation->md.enrtype = ENR_NAMED_TUPLESTORE;
+	relation->md.enrtuples = nrows;
+	relation->reldata = rows;
+	check_result(SPI_register_relation(relation), "SPI_register_relation", name);
+}
+
+/*
+ * cqrs_spi_withdraw takes back what cqrs_spi_offer offered.
+ */
+void
+cqrs_spi_withdraw(const char *name)
+{
+	check_result(SPI_unregister_relation(name), "SPI_unregister_relation", name);
+}
+
+/*
+ * cqrs_spi_open starts a streaming read of a SELECT under 'snapshot'.
+ */
+CqrsCursor *
+cqrs_spi_open(CqrsStatement *statement, Snapshot snapshot)
+{
+	CqrsCursor *cursor = palloc0(sizeof(CqrsCursor));
+
+	push_snapshot(snapshot);
+	cursor->portal = SPI_cursor_open(NULL, statement, NULL, NULL, true);
+	PopActiveSnapshot();
+	return cursor;
+}
+
+/*
+ * cqrs_spi_fetch returns the next row of a cursor, valid until the next call, or NULL after the last.
+ */
+HeapTuple
+cqrs_spi_fetch(CqrsCursor *cursor, TupleDesc *desc)
+{
+	if (cursor->rows == NULL || cursor->next >= cursor->rows->numvals)
+	{
+		if (cursor->rows != NULL)
+			SPI_freetuptable(cursor->rows);
+		SPI_cursor_fetch(cursor->portal, true, CURSOR_FETCH_ROWS);
+		cursor->rows = SPI_tuptable;
+		cursor->next = 0;
+		if (SPI_processed == 0)
+			return NULL;
+	}
+	*desc = cursor->rows->tupdesc;
+	return cursor->rows->vals[cursor->next++];
+}
+
+/*
+ * cqrs_spi_close ends a streaming read.
+ */
+void
+cqrs_spi_close(CqrsCursor *cursor)
+{
+	if (cursor->rows != NULL)
+		SPI_freetuptable(cursor->rows);
+	SPI_cursor_close(cursor->portal);
+	pfree(cursor);
+}

@@ -1,0 +1,172 @@
+/*
+ * registry/registry.c
+ *		The catalog itself: whether it is there, its tables' OIDs, ids, object locks, history, segments.
+ *
+ * Leaves rows of projections, versions and sources to the files of these names.  Wants a transaction; memory is CurrentMemoryContext's.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "base/clock.h"
+#include "base/names.h"
+#include "catalog/namespace.h"
+#include "commands/extension.h"
+#include "commands/sequence.h"
+#include "miscadmin.h"
+#include "registry/registry.h"
+#include "registry/rows.h"
+#include "storage/lmgr.h"
+#include "storage/lock.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+#include "utils/relcache.h"
+#include "access/table.h"
+#include "utils/timestamp.h"
+
+#define SCHEMA "cqrs_internal"
+
+static const char *const catalog_names[CQRS_CAT_COUNT] = {
+	[CQRS_CAT_PROJECTION] = "projection",
+	[CQRS_CAT_VERSION] = "version",
+	[CQRS_CAT_VERSION_SOURCE] = "version_source",
+	[CQRS_CAT_CHECKPOINT] = "checkpoint",
+	[CQRS_CAT_SOURCE] = "source",
+	[CQRS_CAT_SHAPE] = "shape",
+	[CQRS_CAT_SEGMENT] = "segment",
+	[CQRS_CAT_HISTORY] = "history",
+};
+
+/*
+ * relation_of returns the OID of a relation in our schema, or an error that says how to get one.
+ */
+static Oid
+relation_of(const char *name)
+{
+	Oid			namespace = get_namespace_oid(SCHEMA, true);
+	Oid			relid = OidIsValid(namespace) ? get_relname_relid(name, namespace) : InvalidOid;
+
+	if (!OidIsValid(relid))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("extension \"cqrs\" is not created in this database"),
+				 errhint("Run CREATE EXTENSION cqrs.")));
+	return relid;
+}
+
+/*
+ * cqrs_registry_exists tells whether the extension is created in this database.
+ */
+bool
+cqrs_registry_exists(void)
+{
+	return OidIsValid(get_extension_oid("cqrs", true)) && OidIsValid(get_namespace_oid(SCHEMA, true));
+}
+
+/*
+ * cqrs_registry_relation returns the OID of one of our tables.
+ */
+Oid
+cqrs_registry_relation(CqrsCatalog catalog)
+{
+	return relation_of(catalog_names[catalog]);
+}
+
+/*
+ * cqrs_registry_next_id draws an id.
+ */
+int32
+cqrs_registry_next_id(void)
+{
+	return (int32) nextval_internal(relation_of("registry_id"), false);
+}
+
+/*
+ * lock_object locks one object of our catalog to the end of the transaction; false only with 'nowait'.
+ */
+static bool
+lock_object(CqrsCatalog catalog, int32 id, bool nowait)
+{
+	LOCKTAG		tag;
+
+	SET_LOCKTAG_OBJECT(tag, MyDatabaseId, cqrs_registry_relation(catalog), id, 0);
+	return LockAcquire(&tag, ExclusiveLock, false, nowait) != LOCKACQUIRE_NOT_AVAIL;
+}
+
+/*
+ * cqrs_projection_lock waits for the right to change a projection's life.
+ */
+void
+cqrs_projection_lock(int32 projection)
+{
+	(void) lock_object(CQRS_CAT_PROJECTION, projection, false);
+}
+
+/*
+ * cqrs_version_lock takes the right to fill, apply or drop a version.
+ */
+bool
+cqrs_version_lock(int32 version, bool nowait)
+{
+	return lock_object(CQRS_CAT_VERSION, version, nowait);
+}
+
+/*
+ * read_segment makes a CqrsSegment; its one index is the btree on xid.
+ */
+static void *
+read_segment(const Datum *values, const bool *nulls)
+{
+	CqrsSegment *segment = palloc(sizeof(CqrsSegment));
+	Relation	rel;
+	List	   *indexes;
+
+	segment->number = DatumGetInt32(values[0]);
+	segment->relation = DatumGetObjectId(values[1]);
+	rel = table_open(segment->relation, AccessShareLock);
+	indexes = RelationGetIndexList(rel);
+	if (list_length(indexes) != 1)
+		elog(ERROR, "outbox segment %d has %d indexes instead of one", segment->number, list_length(indexes));
+	segment->index = linitial_oid(indexes);
+	table_close(rel, AccessShareLock);
+	return segment;
+}
+
+/*
+ * cqrs_segment_list returns all segments, oldest first.
+ */
+List *
+cqrs_segment_list(void)
+{
+	CqrsRowScan scan = {.catalog = CQRS_CAT_SEGMENT, .index = "segment_pkey"};
+
+	return cqrs_rows_read(&scan, read_segment);
+}
+
+/*
+ * cqrs_history_insert records what happened to a projection, now and by the session's user.
+ *
+ * The actor is the session user, not the identity in force: an applier works under the owner's.
+ */
+void
+cqrs_history_insert(int32 projection, Oid view, int32 version_number, const char *event,
+					const char *from_state, const char *to_state, const char *reason)
+{
+	Datum		values[10];
+	bool		nulls[10] = {false};
+	NameData	actor;
+
+	namestrcpy(&actor, GetUserNameFromId(GetSessionUserId(), false));
+	values[0] = Int64GetDatum(nextval_internal(relation_of("history_id_seq"), false));
+	values[1] = TimestampTzGetDatum(cqrs_clock_now());
+	values[2] = NameGetDatum(&actor);
+	values[3] = Int32GetDatum(projection);
+	values[4] = cqrs_rows_text(OidIsValid(view) ? cqrs_name_shown(view) : NULL, &nulls[4]);
+	values[5] = Int32GetDatum(version_number);
+	nulls[5] = version_number == 0;
+	values[6] = cqrs_rows_text(event, &nulls[6]);
+	values[7] = cqrs_rows_text(from_state, &nulls[7]);
+	values[8] = cqrs_rows_text(to_state, &nulls[8]);
+	values[9] = cqrs_rows_text(reason, &nulls[9]);
+	cqrs_rows_insert(CQRS_CAT_HISTORY, values, nulls);
+}

@@ -1,0 +1,301 @@
+/*
+ * registry/sources.c
+ *		Rows of sources and of the shapes of their images.
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "catalog/pg_type.h"
+#include "registry/registry.h"
+#include "registry/rows.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
+#include "utils/syscache.h"
+
+enum
+{
+	COL_ID, COL_RELATION, COL_ATTACHED, COL_CAPTURED, COL_COUNT
+};
+
+enum
+{
+	SHAPE_ID, SHAPE_SOURCE, SHAPE_NAMES, SHAPE_TYPES, SHAPE_TYPMODS, SHAPE_COLLATIONS, SHAPE_LENGTHS, SHAPE_BY_VALUE,
+	SHAPE_ALIGNMENTS, SHAPE_COUNT
+};
+
+/*
+ * read_source makes a CqrsSource of a row.
+ */
+static void *
+read_source(const Datum *values, const bool *nulls)
+{
+	CqrsSource *source = palloc(sizeof(CqrsSource));
+
+	source->id = DatumGetInt32(values[COL_ID]);
+	source->relation = DatumGetObjectId(values[COL_RELATION]);
+	source->attached = DatumGetBool(values[COL_ATTACHED]);
+	source->captured = DatumGetBool(values[COL_CAPTURED]);
+	return source;
+}
+
+/*
+ * form_source makes the row of a CqrsSource.
+ */
+static void
+form_source(const CqrsSource *source, Datum *values, bool *nulls)
+{
+	memset(nulls, 0, sizeof(bool) * COL_COUNT);
+	values[COL_ID] = Int32GetDatum(source->id);
+	values[COL_RELATION] = ObjectIdGetDatum(source->relation);
+	values[COL_ATTACHED] = BoolGetDatum(source->attached);
+	values[COL_CAPTURED] = BoolGetDatum(source->captured);
+}
+
+/*
+ * by_id starts a scan for one source.
+ */
+static CqrsRowScan
+by_id(int32 id)
+{
+	CqrsRowScan scan = {.catalog = CQRS_CAT_SOURCE, .index = "source_pkey"};
+
+	cqrs_rows_key_int4(&scan, COL_ID + 1, id);
+	return scan;
+}
+
+/*
+ * invalidate has every session forget what it knows of how to capture the relation, at commit.
+ */
+static void
+invalidate(Oid relation)
+{
+	if (SearchSysCacheExists1(RELOID, ObjectIdGetDatum(relation)))
+		CacheInvalidateRelcacheByRelid(relation);
+}
+
+/*
+ * cqrs_source_get returns a source by id.
+ */
+CqrsSource *
+cqrs_source_get(int32 id)
+{
+	CqrsRowScan scan = by_id(id);
+	CqrsSource *source = cqrs_rows_read_one(&scan, read_source);
+
+	if (source == NULL)
+		elog(ERROR, "source %d does not exist", id);
+	return source;
+}
+
+/*
+ * cqrs_source_of_relation returns the source that a relation is, or NULL.
+ */
+CqrsSource *
+cqrs_source_of_relation(Oid relation)
+{
+	CqrsRowScan scan = {.catalog = CQRS_CAT_SOURCE, .index = "source_relation_key"};
+
+	cqrs_rows_key_oid(&scan, COL_RELATION + 1, relation);
+	return cqrs_rows_read_one(&scan, read_source);
+}
+
+/*
+ * cqrs_source_list returns all sources, by id.
+ */
+List *
+cqrs_source_list(void)
+{
+	CqrsRowScan scan = {.catalog = CQRS_CAT_SOURCE, .index = "source_pkey"};
+
+	return cqrs_rows_read(&scan, read_source);
+}
+
+/*
+ * cqrs_source_insert registers a relation as a source, not attached yet.
+ */
+CqrsSource *
+cqrs_source_insert(Oid relation)
+{
+	CqrsSource *source = palloc0(sizeof(CqrsSource));
+	Datum		values[COL_COUNT];
+	bool		nulls[COL_COUNT];
+
+	source->id = cqrs_registry_next_id();
+	source->relation = relation;
+	form_source(source, values, nulls);
+	cqrs_rows_insert(CQRS_CAT_SOURCE, values, nulls);
+	invalidate(relation);
+	return source;
+}
+
+/*
+ * cqrs_source_update replaces a source's row.
+ */
+void
+cqrs_source_update(const CqrsSource *source)
+{
+	CqrsRowScan scan = by_id(source->id);
+	Datum		values[COL_COUNT];
+	bool		nulls[COL_COUNT];
+
+	form_source(source, values, nulls);
+	cqrs_rows_update(&scan, values, nulls);
+	invalidate(source->relation);
+}
+
+/*
+ * cqrs_source_delete removes a source's row.  Its shapes stay: chunks that name them may be retained.
+ */
+void
+cqrs_source_delete(int32 id)
+{
+	CqrsRowScan scan = by_id(id);
+	CqrsSource *source = cqrs_source_get(id);
+
+	(void) cqrs_rows_delete(&scan);
+	invalidate(source->relation);
+}
+
+/*
+ * elements_of takes an array apart; what it returns points into the array.
+ */
+static Datum *
+elements_of(Datum array, int expected)
+{
+	ArrayType  *value = DatumGetArrayTypePCopy(array);
+	Oid			type = ARR_ELEMTYPE(value);
+	int16		length;
+	bool		by_value;
+	char		alignment;
+	Datum	   *elements;
+	int			count;
+
+	get_typlenbyvalalign(type, &length, &by_value, &alignment);
+	deconstruct_array(value, type, length, by_value, alignment, &elements, NULL, &count);
+	if (expected >= 0 && count != expected)
+		elog(ERROR, "a shape's arrays differ in length");
+	return elements;
+}
+
+/*
+ * read_shape makes a CqrsShape of a row.
+ */
+static void *
+read_shape(const Datum *values, const bool *nulls)
+{
+	CqrsShape  *shape = palloc(sizeof(CqrsShape));
+	int			natts = ArrayGetNItems(ARR_NDIM(DatumGetArrayTypeP(values[SHAPE_NAMES])),
+									   ARR_DIMS(DatumGetArrayTypeP(values[SHAPE_NAMES])));
+	Datum	   *names = elements_of(values[SHAPE_NAMES], natts);
+	Datum	   *types = elements_of(values[SHAPE_TYPES], natts);
+	Datum	   *typmods = elements_of(values[SHAPE_TYPMODS], natts);
+	Datum	   *collations = elements_of(values[SHAPE_COLLATIONS], natts);
+	Datum	   *lengths = elements_of(values[SHAPE_LENGTHS], natts);
+	Datum	   *by_value = elements_of(values[SHAPE_BY_VALUE], natts);
+	Datum	   *alignments = elements_of(values[SHAPE_ALIGNMENTS], natts);
+
+	shape->id = DatumGetInt32(values[SHAPE_ID]);
+	shape->source = DatumGetInt32(values[SHAPE_SOURCE]);
+	shape->desc = CreateTemplateTupleDesc(natts);
+	for (int i = 0; i < natts; i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(shape->desc, i);
+
+		memset(att, 0, ATTRIBUTE_FIXED_PART_SIZE);
+		namestrcpy(&att->attname, NameStr(*DatumGetName(names[i])));
+		att->attnum = i + 1;
+		att->atttypid = DatumGetObjectId(types[i]);
+		att->atttypmod = DatumGetInt32(typmods[i]);
+		att->attcollation = DatumGetObjectId(collations[i]);
+		att->attlen = DatumGetInt16(lengths[i]);
+		att->attbyval = DatumGetBool(by_value[i]);
+		att->attalign = DatumGetChar(alignments[i]);
+		att->attisdropped = !OidIsValid(att->atttypid);
+		att->attcacheoff = -1;
+		att->attstorage = TYPSTORAGE_PLAIN;
+	}
+	return shape;
+}
+
+/*
+ * cqrs_shape_get returns a shape by id.
+ */
+CqrsShape *
+cqrs_shape_get(int32 id)
+{
+	CqrsRowScan scan = {.catalog = CQRS_CAT_SHAPE, .index = "shape_pkey"};
+	CqrsShape  *shape;
+
+	cqrs_rows_key_int4(&scan, SHAPE_ID + 1, id);
+	shape = cqrs_rows_read_one(&scan, read_shape);
+	if (shape == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("shape %d does not exist", id)));
+	return shape;
+}
+
+/*
+ * cqrs_shape_latest returns a source's newest shape, or NULL.
+ */
+CqrsShape *
+cqrs_shape_latest(int32 source)
+{
+	CqrsRowScan scan = {.catalog = CQRS_CAT_SHAPE, .index = "shape_source_key"};
+
+	cqrs_rows_key_int4(&scan, SHAPE_SOURCE + 1, source);
+	return cqrs_rows_read_last(&scan, read_shape);
+}
+
+/*
+ * array_of makes an array value of a built-in type.
+ */
+static Datum
+array_of(Datum *elements, int count, Oid type)
+{
+	int16		length;
+	bool		by_value;
+	char		alignment;
+
+	get_typlenbyvalalign(type, &length, &by_value, &alignment);
+	return PointerGetDatum(construct_array(elements, count, type, length, by_value, alignment));
+}
+
+/*
+ * cqrs_shape_insert records how a source's rows are laid out from now on, and returns the shape's id.
+ */
+int32
+cqrs_shape_insert(int32 source, TupleDesc desc)
+{
+	static const Oid types[SHAPE_COUNT] = {
+		[SHAPE_NAMES] = NAMEOID,[SHAPE_TYPES] = REGTYPEOID,[SHAPE_TYPMODS] = INT4OID,[SHAPE_COLLATIONS] = OIDOID,
+		[SHAPE_LENGTHS] = INT2OID,[SHAPE_BY_VALUE] = BOOLOID,[SHAPE_ALIGNMENTS] = CHAROID,
+	};
+	Datum	   *elements[SHAPE_COUNT];
+	Datum		values[SHAPE_COUNT];
+	bool		nulls[SHAPE_COUNT] = {false};
+	int32		id = cqrs_registry_next_id();
+
+	for (int c = SHAPE_NAMES; c < SHAPE_COUNT; c++)
+		elements[c] = palloc(sizeof(Datum) * (desc->natts + 1));
+	for (int i = 0; i < desc->natts; i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(desc, i);
+
+		elements[SHAPE_NAMES][i] = NameGetDatum(&att->attname);
+		elements[SHAPE_TYPES][i] = ObjectIdGetDatum(att->attisdropped ? InvalidOid : att->atttypid);
+		elements[SHAPE_TYPMODS][i] = Int32GetDatum(att->atttypmod);
+		elements[SHAPE_COLLATIONS][i] = ObjectIdGetDatum(att->attcollation);
+		elements[SHAPE_LENGTHS][i] = Int16GetDatum(att->attlen);
+		elements[SHAPE_BY_VALUE][i] = BoolGetDatum(att->attbyval);
+		elements[SHAPE_ALIGNMENTS][i] = CharGetDatum(att->attalign);
+	}
+	values[SHAPE_ID] = Int32GetDatum(id);
+	values[SHAPE_SOURCE] = Int32GetDatum(source);
+	for (int c = SHAPE_NAMES; c < SHAPE_COUNT; c++)
+		values[c] = array_of(elements[c], desc->natts, types[c]);
+	cqrs_rows_insert(CQRS_CAT_SHAPE, values, nulls);
+	return id;
+}

@@ -1,0 +1,390 @@
+/*
+ * registry/versions.c
+ *		Rows of versions, of what they read, and of their checkpoints.
+ */
+#include "postgres.h"
+
+#include "access/transam.h"
+#include "access/xlog.h"
+#include "catalog/pg_type.h"
+#include "miscadmin.h"
+#include "nodes/value.h"
+#include "registry/registry.h"
+#include "registry/rows.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/timestamp.h"
+
+enum
+{
+	COL_ID, COL_PROJECTION, COL_NUMBER, COL_STATE, COL_STATUS, COL_ERROR, COL_RETRY_AT, COL_ATTEMPTS, COL_SCHEMA, COL_TABLE,
+	COL_DEFINITION, COL_KEY, COL_INDEXES, COL_SETTINGS, COL_CREATED_AT, COL_COUNT
+};
+
+enum
+{
+	CHECKPOINT_VERSION, CHECKPOINT_NUMBER, CHECKPOINT_SNAPSHOT, CHECKPOINT_POSITION, CHECKPOINT_AS_OF, CHECKPOINT_SYSTEM,
+	CHECKPOINT_DATABASE, CHECKPOINT_REGISTRY, CHECKPOINT_COUNT
+};
+
+static const char *const state_names[] = {"building", "shadow", "serving", "standby", "retired"};
+static const char *const status_names[] = {"running", "stale", "failing", "halted"};
+
+/*
+ * find_name returns the index of a stored name in its list.
+ */
+static int
+find_name(const char *name, const char *const *names, int count)
+{
+	for (int i = 0; i < count; i++)
+		if (strcmp(name, names[i]) == 0)
+			return i;
+	elog(ERROR, "unknown state or status \"%s\" in the catalog of cqrs", name);
+}
+
+/*
+ * cqrs_state_name names a state as users read it.
+ */
+const char *
+cqrs_state_name(CqrsState state)
+{
+	return state_names[state];
+}
+
+/*
+ * cqrs_status_name names a status as users read it.
+ */
+const char *
+cqrs_status_name(CqrsStatus status)
+{
+	return status_names[status];
+}
+
+/*
+ * strings_of copies a text[] out; as String nodes where 'nodes', else as char *.
+ */
+static List *
+strings_of(Datum array, bool nodes)
+{
+	Datum	   *elements;
+	int			count;
+	List	   *result = NIL;
+
+	deconstruct_array(DatumGetArrayTypeP(array), TEXTOID, -1, false, TYPALIGN_INT, &elements, NULL, &count);
+	for (int i = 0; i < count; i++)
+	{
+		char	   *element = TextDatumGetCString(elements[i]);
+
+		result = lappend(result, nodes ? (void *) makeString(element) : (void *) element);
+	}
+	return result;
+}
+
+/*
+ * array_of makes a text[] of what strings_of reads.
+ */
+static Datum
+array_of(List *strings, bool nodes)
+{
+	Datum	   *elements = palloc(sizeof(Datum) * (list_length(strings) + 1));
+	int			count = 0;
+	ListCell   *cell;
+
+	foreach(cell, strings)
+		elements[count++] = CStringGetTextDatum(nodes ? strVal(lfirst(cell)) : (char *) lfirst(cell));
+	return PointerGetDatum(construct_array(elements, count, TEXTOID, -1, false, TYPALIGN_INT));
+}
+
+/*
+ * int2s_of copies a smallint[] out.
+ */
+static int16 *
+int2s_of(Datum array, int *count)
+{
+	Datum	   *elements;
+	int16	   *result;
+
+	deconstruct_array(DatumGetArrayTypeP(array), INT2OID, sizeof(int16), true, TYPALIGN_SHORT, &elements, NULL, count);
+	result = palloc(sizeof(int16) * Max(*count, 1));
+	for (int i = 0; i < *count; i++)
+		result[i] = DatumGetInt16(elements[i]);
+	return result;
+}
+
+/*
+ * read_version makes a CqrsVersion of a row.
+ */
+static void *
+read_version(const Datum *values, const bool *nulls)
+{
+	CqrsVersion *version = palloc0(sizeof(CqrsVersion));
+
+	version->id = DatumGetInt32(values[COL_ID]);
+	version->projection = DatumGetInt32(values[COL_PROJECTION]);
+	version->number = DatumGetInt32(values[COL_NUMBER]);
+	version->state = find_name(TextDatumGetCString(values[COL_STATE]), state_names, lengthof(state_names));
+	version->status = find_name(TextDatumGetCString(values[COL_STATUS]), status_names, lengthof(status_names));
+	version->error = cqrs_rows_string(values, nulls, COL_ERROR);
+	version->retry_at = nulls[COL_RETRY_AT] ? 0 : DatumGetTimestampTz(values[COL_RETRY_AT]);
+	version->attempts = DatumGetInt32(values[COL_ATTEMPTS]);
+	version->schema = DatumGetObjectId(values[COL_SCHEMA]);
+	version->table = DatumGetObjectId(values[COL_TABLE]);
+	version->definition = DatumGetObjectId(values[COL_DEFINITION]);
+	version->key = int2s_of(values[COL_KEY], &version->nkeys);
+	version->indexes = strings_of(values[COL_INDEXES], false);
+	version->settings = strings_of(values[COL_SETTINGS], true);
+	version->created_at = DatumGetTimestampTz(values[COL_CREATED_AT]);
+	return version;
+}
+
+/*
+ * form_version makes the row of a CqrsVersion.
+ */
+static void
+form_version(const CqrsVersion *version, Datum *values, bool *nulls)
+{
+	memset(nulls, 0, sizeof(bool) * COL_COUNT);
+	values[COL_ID] = Int32GetDatum(version->id);
+	values[COL_PROJECTION] = Int32GetDatum(version->projection);
+	values[COL_NUMBER] = Int32GetDatum(version->number);
+	values[COL_STATE] = CStringGetTextDatum(state_names[version->state]);
+	values[COL_STATUS] = CStringGetTextDatum(status_names[version->status]);
+	values[COL_ERROR] = cqrs_rows_text(version->error, &nulls[COL_ERROR]);
+	values[COL_RETRY_AT] = TimestampTzGetDatum(version->retry_at);
+	nulls[COL_RETRY_AT] = version->retry_at == 0;
+	values[COL_ATTEMPTS] = Int32GetDatum(version->attempts);
+	values[COL_SCHEMA] = ObjectIdGetDatum(version->schema);
+	values[COL_TABLE] = ObjectIdGetDatum(version->table);
+	values[COL_DEFINITION] = ObjectIdGetDatum(version->definition);
+	values[COL_KEY] = cqrs_rows_int2_array(version->key, version->nkeys);
+	values[COL_INDEXES] = array_of(version->indexes, false);
+	values[COL_SETTINGS] = array_of(version->settings, true);
+	values[COL_CREATED_AT] = TimestampTzGetDatum(version->created_at);
+}
+
+/*
+ * by_id starts a scan for one version.
+ */
+static CqrsRowScan
+by_id(int32 id)
+{
+	CqrsRowScan scan = {.catalog = CQRS_CAT_VERSION, .index = "version_pkey"};
+
+	cqrs_rows_key_int4(&scan, COL_ID + 1, id);
+	return scan;
+}
+
+/*
+ * of_version starts a scan for the rows of one version in the tables that hang on it.
+ */
+static CqrsRowScan
+of_version(CqrsCatalog catalog, const char *index, int32 version)
+{
+	CqrsRowScan scan = {.catalog = catalog, .index = index};
+
+	cqrs_rows_key_int4(&scan, 1, version);
+	return scan;
+}
+
+/*
+ * cqrs_version_get returns a version by id.
+ */
+CqrsVersion *
+cqrs_version_get(int32 id, bool missing_ok)
+{
+	CqrsRowScan scan = by_id(id);
+	CqrsVersion *version = cqrs_rows_read_one(&scan, read_version);
+
+	if (version == NULL && !missing_ok)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("version with id %d does not exist", id)));
+	return version;
+}
+
+/*
+ * cqrs_version_list returns the versions of a projection by number, or with 0 all by id; retired ones too.
+ */
+List *
+cqrs_version_list(int32 projection)
+{
+	CqrsRowScan scan = {.catalog = CQRS_CAT_VERSION, .index = "version_pkey"};
+
+	if (projection != 0)
+	{
+		scan.index = "version_projection_key";
+		cqrs_rows_key_int4(&scan, COL_PROJECTION + 1, projection);
+	}
+	return cqrs_rows_read(&scan, read_version);
+}
+
+/*
+ * cqrs_version_serving returns the version readers get, or else the newest that is being built for them, or NULL.
+ */
+CqrsVersion *
+cqrs_version_serving(int32 projection)
+{
+	CqrsVersion *found = NULL;
+	ListCell   *cell;
+
+	foreach(cell, cqrs_version_list(projection))
+	{
+		CqrsVersion *version = lfirst(cell);
+
+		if (version->state == CQRS_STATE_SERVING)
+			return version;
+		if (version->state == CQRS_STATE_BUILDING)
+			found = version;
+	}
+	return found;
+}
+
+/*
+ * cqrs_version_insert adds a version.
+ */
+void
+cqrs_version_insert(const CqrsVersion *version)
+{
+	Datum		values[COL_COUNT];
+	bool		nulls[COL_COUNT];
+
+	form_version(version, values, nulls);
+	cqrs_rows_insert(CQRS_CAT_VERSION, values, nulls);
+}
+
+/*
+ * cqrs_version_update replaces a version's row; the caller holds its lock.
+ */
+void
+cqrs_version_update(const CqrsVersion *version)
+{
+	CqrsRowScan scan = by_id(version->id);
+	Datum		values[COL_COUNT];
+	bool		nulls[COL_COUNT];
+
+	form_version(version, values, nulls);
+	cqrs_rows_update(&scan, values, nulls);
+}
+
+/*
+ * cqrs_version_delete removes a version's row with all that hangs on it.
+ */
+void
+cqrs_version_delete(int32 id)
+{
+	CqrsRowScan version = by_id(id);
+	CqrsRowScan sources = of_version(CQRS_CAT_VERSION_SOURCE, "version_source_pkey", id);
+	CqrsRowScan checkpoints = of_version(CQRS_CAT_CHECKPOINT, "checkpoint_pkey", id);
+
+	(void) cqrs_rows_delete(&sources);
+	(void) cqrs_rows_delete(&checkpoints);
+	(void) cqrs_rows_delete(&version);
+}
+
+/*
+ * read_version_source makes a CqrsVersionSource of a row.
+ */
+static void *
+read_version_source(const Datum *values, const bool *nulls)
+{
+	CqrsVersionSource *row = palloc0(sizeof(CqrsVersionSource));
+	int			count;
+	int16	   *columns = int2s_of(values[2], &count);
+
+	row->version = DatumGetInt32(values[0]);
+	row->source = DatumGetInt32(values[1]);
+	for (int i = 0; i < count; i++)
+		row->columns = bms_add_member(row->columns, columns[i]);
+	return row;
+}
+
+/*
+ * cqrs_version_source_insert records that a version reads columns of a source.
+ */
+void
+cqrs_version_source_insert(const CqrsVersionSource *row)
+{
+	Datum		values[3];
+	bool		nulls[3] = {false};
+	int16	   *columns = palloc(sizeof(int16) * (bms_num_members(row->columns) + 1));
+	int			count = 0;
+
+	for (int i = -1; (i = bms_next_member(row->columns, i)) >= 0;)
+		columns[count++] = i;
+	values[0] = Int32GetDatum(row->version);
+	values[1] = Int32GetDatum(row->source);
+	values[2] = cqrs_rows_int2_array(columns, count);
+	cqrs_rows_insert(CQRS_CAT_VERSION_SOURCE, values, nulls);
+}
+
+/*
+ * cqrs_version_source_list returns what a version reads, or with 0 what each version reads.
+ */
+List *
+cqrs_version_source_list(int32 version)
+{
+	CqrsRowScan scan = {.catalog = CQRS_CAT_VERSION_SOURCE, .index = "version_source_pkey"};
+
+	if (version != 0)
+		cqrs_rows_key_int4(&scan, 1, version);
+	return cqrs_rows_read(&scan, read_version_source);
+}
+
+/*
+ * read_checkpoint makes a CqrsCheckpoint of a row, and tells whether it speaks of this cluster's and this database's transactions.
+ */
+static void *
+read_checkpoint(const Datum *values, const bool *nulls)
+{
+	CqrsCheckpoint *checkpoint = palloc0(sizeof(CqrsCheckpoint));
+
+	checkpoint->version = DatumGetInt32(values[CHECKPOINT_VERSION]);
+	checkpoint->number = DatumGetInt64(values[CHECKPOINT_NUMBER]);
+	checkpoint->snapshot = cqrs_window_from_datum(values[CHECKPOINT_SNAPSHOT]);
+	checkpoint->position = DatumGetInt64(values[CHECKPOINT_POSITION]);
+	checkpoint->as_of = DatumGetTimestampTz(values[CHECKPOINT_AS_OF]);
+	checkpoint->ours = (uint64) DatumGetInt64(values[CHECKPOINT_SYSTEM]) == GetSystemIdentifier() &&
+		DatumGetObjectId(values[CHECKPOINT_DATABASE]) == MyDatabaseId &&
+		DatumGetObjectId(values[CHECKPOINT_REGISTRY]) == cqrs_registry_relation(CQRS_CAT_VERSION) &&
+		FullTransactionIdPrecedesOrEquals(checkpoint->snapshot->xmax, ReadNextFullTransactionId());
+	return checkpoint;
+}
+
+/*
+ * cqrs_checkpoint_latest returns a version's newest checkpoint, or NULL before it is filled.
+ */
+CqrsCheckpoint *
+cqrs_checkpoint_latest(int32 version)
+{
+	CqrsRowScan scan = of_version(CQRS_CAT_CHECKPOINT, "checkpoint_pkey", version);
+
+	return cqrs_rows_read_last(&scan, read_checkpoint);
+}
+
+/*
+ * cqrs_checkpoint_insert sets a version's checkpoint, as a new row; the one before the last is removed.
+ *
+ * Rows are never updated: while a dump holds an old xmin, every reader would walk over all the dead ones first.
+ */
+void
+cqrs_checkpoint_insert(int32 version, const CqrsSnapshot *snapshot, int64 position, TimestampTz as_of)
+{
+	CqrsCheckpoint *latest = cqrs_checkpoint_latest(version);
+	int64		number = latest ? latest->number + 1 : 1;
+	CqrsRowScan old = of_version(CQRS_CAT_CHECKPOINT, "checkpoint_pkey", version);
+	Datum		values[CHECKPOINT_COUNT];
+	bool		nulls[CHECKPOINT_COUNT] = {false};
+
+	values[CHECKPOINT_VERSION] = Int32GetDatum(version);
+	values[CHECKPOINT_NUMBER] = Int64GetDatum(number);
+	values[CHECKPOINT_SNAPSHOT] = cqrs_window_datum(snapshot);
+	values[CHECKPOINT_POSITION] = Int64GetDatum(position);
+	values[CHECKPOINT_AS_OF] = TimestampTzGetDatum(as_of);
+	values[CHECKPOINT_SYSTEM] = Int64GetDatum((int64) GetSystemIdentifier());
+	values[CHECKPOINT_DATABASE] = ObjectIdGetDatum(MyDatabaseId);
+	values[CHECKPOINT_REGISTRY] = ObjectIdGetDatum(cqrs_registry_relation(CQRS_CAT_VERSION));
+	cqrs_rows_insert(CQRS_CAT_CHECKPOINT, values, nulls);
+
+	cqrs_rows_key_int8(&old, CHECKPOINT_NUMBER + 1, number - 2);
+	(void) cqrs_rows_delete(&old);
+}
