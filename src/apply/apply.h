@@ -13,40 +13,50 @@
 
 typedef enum CqrsOutcome
 {
-	CQRS_APPLIED,				/* its checkpoint is the snapshot taken (or what lies between does not concern it) */
-	CQRS_BUSY,					/* another process holds the version, or a lock could not be had in time */
-	CQRS_NOT_READY				/* gone, retired, building, paused, halted: nothing to apply */
+	CQRS_APPLIED,				/* all that its snapshot sees is in the table */
+	CQRS_BUSY,					/* another process holds the version, or a lock could not be had at once */
+	CQRS_NOT_READY				/* gone, retired, not filled yet, paused or halted */
 } CqrsOutcome;
 
 typedef struct CqrsBatch
 {
-	bool		wait;			/* in: wait for the version's and the relations' locks (drain), or not (worker) */
-	bool		even_paused;	/* in: verify may apply a paused one? no caller yet sets it but verify */
+	bool		wait;			/* in: wait for the version and for locks (drain), or give up at once (worker) */
 	CqrsOutcome outcome;
 	int64		changes;		/* out: applied by this batch */
-	Snapshot	snapshot;		/* out: the batch's, registered in TopTransactionResourceOwner until the transaction ends; NULL unless applied */
+	bool		full;			/* out: it was a full evaluation */
+	Snapshot	snapshot;		/* out: the batch's, registered; the caller unregisters it.  NULL unless applied */
 } CqrsBatch;
 
 /*
- * Lock the version, then its relations, take the snapshot, apply the window and insert the checkpoint.  The transaction must be fresh (worker, REPEATABLE READ,
- * nothing read yet) or READ COMMITTED (drain).  Errors of the user's query are raised as they are.
+ * Lock the version, then its relations, take the snapshot, apply the window, insert the checkpoint.  The transaction is a fresh REPEATABLE READ one that has
+ * taken no snapshot yet (worker), or READ COMMITTED (drain).  Errors of the user's query are raised as they are.
  */
 extern void cqrs_apply_batch(int32 version, CqrsBatch *batch);
 
-/* The program of a version from the backend's cache, derived again if anything it names has changed. */
+/*
+ * The program of a version from the backend's cache, derived again if anything it names has changed.  Wants an active snapshot, and the owner's identity
+ * under the version's settings.  Valid until the next call.
+ */
 extern const CqrsProgram *cqrs_apply_program(const CqrsVersion *version);
 
-/* Everything in front of the snapshot, shared by batch, fill and verify: locks the program's relations, the table and the segments; false if one could not be had. */
-extern bool cqrs_apply_lock(const CqrsVersion *version, bool wait, const CqrsProgram **program);
+/*
+ * All locks that must come before the snapshot, shared by batch and fill: the sources and the definition (ACCESS SHARE), the segments (ACCESS
+ * SHARE), the table (ROW EXCLUSIVE).  Without 'wait' false if one could not be had at once.  If the definition or a source is gone: error 42P01.
+ */
+extern bool cqrs_apply_lock(const CqrsVersion *version, bool wait);
 
-/* Take the snapshot all of the batch reads: the transaction's own in REPEATABLE READ, a registered fresh one in READ COMMITTED. */
+/* The snapshot that all of a batch or fill reads, registered: the transaction's in REPEATABLE READ, a fresh one in READ COMMITTED. */
 extern Snapshot cqrs_apply_snapshot(void);
+
+/* Become the version's owner under its recorded settings (see cqrs_identity_enter); returns the owner. */
+struct CqrsIdentity;
+extern Oid	cqrs_apply_become_owner(const CqrsVersion *version, struct CqrsIdentity *saved);
+
+/* Run one statement that writes the version's table under the snapshot, with the table's guard told so. */
+struct _SPI_plan;
+extern uint64 cqrs_apply_write(struct _SPI_plan *statement, Snapshot snapshot);
 
 /* Is the applier writing right now?  Asked by the trigger that guards version tables. */
 extern bool cqrs_apply_writing(void);
-extern void cqrs_apply_set_writing(bool writing);
-
-/* Set by the one that writes read models; see cqrs_apply_writing. */
-extern void cqrs_apply_init(void);
 
 #endif							/* CQRS_APPLY_H */

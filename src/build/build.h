@@ -20,7 +20,13 @@ extern bool cqrs_build_serve(int32 version, bool wait);		/* open the gate: the s
 /* Has it been filled (it has a checkpoint)? */
 extern bool cqrs_build_filled(int32 version);
 
-/* CREATE OR REPLACE the serving view over the version's table, behind the gate or open. */
+/* The CREATE INDEX for one of the indexes a user asked for, as given: "(a, b DESC)", "USING gin (doc)". */
+extern char *cqrs_build_index_statement(Oid table, const char *index);
+
+/* Make the serving view of a new projection, gated and owned by 'owner'; the caller checked the right to create it. */
+extern Oid	cqrs_build_create_view(const char *schema, const char *name, const CqrsVersion *version, Oid owner);
+
+/* Replace the serving view with one over the version's table, behind the gate or open. */
 extern void cqrs_build_view(const CqrsProjection *projection, const CqrsVersion *version, bool gated);
 
 #endif							/* CQRS_BUILD_H */

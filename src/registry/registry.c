@@ -6,6 +6,7 @@
  */
 #include "postgres.h"
 
+#include "access/table.h"
 #include "access/xact.h"
 #include "base/clock.h"
 #include "base/names.h"
@@ -21,7 +22,6 @@
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/relcache.h"
-#include "access/table.h"
 #include "utils/timestamp.h"
 
 #define SCHEMA "cqrs_internal"
@@ -85,7 +85,7 @@ cqrs_registry_next_id(void)
  * lock_object locks one object of our catalog to the end of the transaction; false only with 'nowait'.
  */
 static bool
-lock_object(CqrsCatalog catalog, int32 id, bool nowait)
+lock_object(CqrsCatalog catalog, uint32 id, bool nowait)
 {
 	LOCKTAG		tag;
 
@@ -100,6 +100,15 @@ void
 cqrs_projection_lock(int32 projection)
 {
 	(void) lock_object(CQRS_CAT_PROJECTION, projection, false);
+}
+
+/*
+ * cqrs_source_lock waits for the right to register a relation as a source, or to let go of it.
+ */
+void
+cqrs_source_lock(Oid relation)
+{
+	(void) lock_object(CQRS_CAT_SOURCE, relation, false);
 }
 
 /*

@@ -141,6 +141,9 @@ extern void cqrs_projection_lock(int32 projection);
 /* A version, by whoever fills or applies or drops it; exclusive.  With nowait false if another process holds it. */
 extern bool cqrs_version_lock(int32 version, bool nowait);
 
+/* A relation's being a source, by whoever registers, attaches or releases it; exclusive. */
+extern void cqrs_source_lock(Oid relation);
+
 /* ---- projections ---- */
 extern CqrsProjection *cqrs_projection_get(int32 id, bool missing_ok);
 
@@ -178,9 +181,12 @@ extern void cqrs_checkpoint_insert(int32 version, const CqrsSnapshot *snapshot, 
 extern CqrsSource *cqrs_source_get(int32 id);
 extern CqrsSource *cqrs_source_of_relation(Oid relation);	/* NULL if none */
 extern List *cqrs_source_list(void);
-extern CqrsSource *cqrs_source_insert(Oid relation);		/* not attached yet */
+extern CqrsSource *cqrs_source_insert(Oid relation);	/* not attached yet; the row there is if another session was first */
 extern void cqrs_source_update(const CqrsSource *source);	/* sends the relation's relcache invalidation */
 extern void cqrs_source_delete(int32 id);
+
+/* Are the relation's capture triggers (rows, TRUNCATE) there, and fire always? */
+extern bool cqrs_source_intact(Oid relation);
 extern void cqrs_version_source_insert(const CqrsVersionSource *row);
 extern List *cqrs_version_source_list(int32 version);	/* List of CqrsVersionSource *; all versions' with 0 */
 

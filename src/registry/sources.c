@@ -5,13 +5,19 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
+#include "access/table.h"
+#include "catalog/pg_trigger.h"
 #include "catalog/pg_type.h"
+#include "commands/trigger.h"
+#include "nodes/makefuncs.h"
+#include "parser/parse_func.h"
 #include "registry/registry.h"
 #include "registry/rows.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
+#include "utils/rel.h"
 #include "utils/syscache.h"
 
 enum
@@ -113,15 +119,20 @@ cqrs_source_list(void)
 }
 
 /*
- * cqrs_source_insert registers a relation as a source, not attached yet.
+ * cqrs_source_insert registers a relation as a source, not attached yet, unless another session has just done so.
  */
 CqrsSource *
 cqrs_source_insert(Oid relation)
 {
-	CqrsSource *source = palloc0(sizeof(CqrsSource));
+	CqrsSource *source;
 	Datum		values[COL_COUNT];
 	bool		nulls[COL_COUNT];
 
+	cqrs_source_lock(relation);
+	source = cqrs_source_of_relation(relation);
+	if (source != NULL)
+		return source;
+	source = palloc0(sizeof(CqrsSource));
 	source->id = cqrs_registry_next_id();
 	source->relation = relation;
 	form_source(source, values, nulls);
@@ -156,6 +167,32 @@ cqrs_source_delete(int32 id)
 
 	(void) cqrs_rows_delete(&scan);
 	invalidate(source->relation);
+}
+
+/*
+ * cqrs_source_intact tells whether the relation's capture triggers are there and fire always: one for rows, one for TRUNCATE.
+ *
+ * A superuser can disable them, and a restore with triggers disabled resets them; changes made meanwhile are in no outbox.
+ */
+bool
+cqrs_source_intact(Oid relation)
+{
+	Oid			function = LookupFuncName(list_make2(makeString("cqrs_internal"), makeString("capture")), 0, NULL, true);
+	Relation	rel = table_open(relation, AccessShareLock);
+	bool		rows = false;
+	bool		truncates = false;
+
+	for (int i = 0; rel->trigdesc != NULL && i < rel->trigdesc->numtriggers; i++)
+	{
+		Trigger    *trigger = &rel->trigdesc->triggers[i];
+
+		if (trigger->tgfoid != function || trigger->tgenabled != TRIGGER_FIRES_ALWAYS)
+			continue;
+		rows |= TRIGGER_FOR_ROW(trigger->tgtype);
+		truncates |= TRIGGER_FOR_TRUNCATE(trigger->tgtype);
+	}
+	table_close(rel, AccessShareLock);
+	return rows && truncates;
 }
 
 /*

@@ -1,0 +1,327 @@
+/*
+ * apply/batch.c
+ *		One batch, in the order that makes it exact: locks, snapshot, window, statements, checkpoint.
+ *
+ * The caller opened the transaction: a worker a fresh REPEATABLE READ one that has read nothing but catalogs, drain its user's READ COMMITTED one.
+ * Locks are kept to its end.  Table and checkpoint commit together, so each change is applied exactly once, whatever crashes when.
+ *
+ * Leaves deciding when to run, and what to do about an error, to worker/ and projection/.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "apply/parts.h"
+#include "base/clock.h"
+#include "base/locks.h"
+#include "base/names.h"
+#include "catalog/pg_class.h"
+#include "miscadmin.h"
+#include "settings/settings.h"
+#include "shared/shared.h"
+#include "storage/lmgr.h"
+#include "utils/acl.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/rls.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+/* Chunks that concern others may pile up between checkpoint and snapshot before moving the checkpoint is cheaper than passing over them. */
+#define PASSED_OVER_LIMIT 64
+
+#define AT_ONCE_MS 50			/* how long a worker waits for a lock before it turns to other versions */
+
+static bool writing = false;
+
+/*
+ * cqrs_apply_writing tells whether a write to a version's table is ours.
+ */
+bool
+cqrs_apply_writing(void)
+{
+	return writing;
+}
+
+/*
+ * cqrs_apply_write runs one statement that writes a version's table.
+ */
+uint64
+cqrs_apply_write(CqrsStatement *statement, Snapshot snapshot)
+{
+	uint64		processed = 0;
+
+	writing = true;
+	PG_TRY();
+	{
+		processed = cqrs_spi_modify(statement, snapshot);
+	}
+	PG_FINALLY();
+	{
+		writing = false;
+	}
+	PG_END_TRY();
+	return processed;
+}
+
+/*
+ * cqrs_apply_become_owner takes on the identity and settings under which a version's statements run.
+ */
+Oid
+cqrs_apply_become_owner(const CqrsVersion *version, CqrsIdentity *saved)
+{
+	Oid			owner = cqrs_projection_owner(cqrs_projection_get(version->projection, false));
+
+	cqrs_identity_enter(saved, owner, version->settings);
+	return owner;
+}
+
+/*
+ * check_exists raises if the definition, or anything else without which the version cannot go on, was dropped by a cascade.
+ */
+static void
+check_exists(const CqrsVersion *version, Oid relation, const char *what)
+{
+	if (get_rel_relkind(relation) != '\0')
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDEFINED_TABLE),
+			 errmsg("%s of version %d of projection \"%s\" was dropped", what, version->number,
+					cqrs_name_shown(cqrs_projection_get(version->projection, false)->view)),
+			 errhint("Drop the projection with cqrs.drop_projection, and create it again over what is there now.")));
+}
+
+/*
+ * readable lists what a batch reads: sources, definition, segments.
+ */
+static List *
+readable(const CqrsVersion *version)
+{
+	List	   *relations = list_make1_oid(version->definition);
+	ListCell   *cell;
+
+	foreach(cell, cqrs_version_source_list(version->id))
+	{
+		CqrsSource *source = cqrs_source_get(((CqrsVersionSource *) lfirst(cell))->source);
+
+		check_exists(version, source->relation, "a source");
+		relations = lappend_oid(relations, source->relation);
+	}
+	foreach(cell, cqrs_segment_list())
+		relations = lappend_oid(relations, ((CqrsSegment *) lfirst(cell))->relation);
+	return relations;
+}
+
+/*
+ * cqrs_apply_lock takes all locks that must come before the snapshot.
+ *
+ * A rewrite or TRUNCATE that commits between snapshot and scan would read as an empty table.
+ */
+bool
+cqrs_apply_lock(const CqrsVersion *version, bool wait)
+{
+	List	   *reads;
+	List	   *writes = list_make1_oid(version->table);
+
+	check_exists(version, version->definition, "the definition");
+	check_exists(version, version->table, "the table");
+	reads = readable(version);
+	if (!wait)
+		return cqrs_locks_try(reads, AccessShareLock, AT_ONCE_MS, NULL) &&
+			cqrs_locks_try(writes, RowExclusiveLock, AT_ONCE_MS, NULL);
+	cqrs_locks_take(reads, AccessShareLock, cqrs_setting_lock_timeout);
+	cqrs_locks_take(writes, RowExclusiveLock, cqrs_setting_lock_timeout);
+	return true;
+}
+
+/*
+ * cqrs_apply_snapshot returns the snapshot for a batch or fill, registered.
+ */
+Snapshot
+cqrs_apply_snapshot(void)
+{
+	return RegisterSnapshot(GetTransactionSnapshot());
+}
+
+/*
+ * check_select raises unless the owner may read the columns of a source.
+ *
+ * The executor checks relations that statements name, but deltas are not checked by anybody.
+ */
+static void
+check_select(const CqrsProgramSource *source, Oid owner)
+{
+	int			column = -1;
+
+	if (check_enable_rls(source->relation, owner, true) == RLS_ENABLED)
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("row security of \"%s\" applies to the owner of the projection", cqrs_name_shown(source->relation)),
+				 errhint("Exempt the owner from it, or give the projection another owner.")));
+	if (pg_class_aclcheck(source->relation, owner, ACL_SELECT) == ACLCHECK_OK)
+		return;
+	if (bms_is_empty(source->columns) &&
+		pg_attribute_aclcheck_all(source->relation, owner, ACL_SELECT, ACLMASK_ANY) != ACLCHECK_OK)
+		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_TABLE, get_rel_name(source->relation));
+	while ((column = bms_next_member(source->columns, column)) >= 0)
+		if (pg_attribute_aclcheck(source->relation, column, owner, ACL_SELECT) != ACLCHECK_OK)
+			aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_TABLE, get_rel_name(source->relation));
+}
+
+/*
+ * trusts_window tells whether all that happened to the sources since the checkpoint is in the outbox.
+ */
+static bool
+trusts_window(const CqrsVersion *version, const CqrsCheckpoint *checkpoint, const CqrsProgram *program)
+{
+	if (version->status == CQRS_STATUS_STALE || !checkpoint->ours)
+		return false;
+	for (int i = 0; i < program->nsources; i++)
+		if (!cqrs_source_intact(program->sources[i].relation))
+			return false;
+	return true;
+}
+
+/*
+ * needs_full tells whether a window asks for a full evaluation: by what happened, or because a changed source has no better strategy.
+ */
+static bool
+needs_full(const CqrsProgram *program, const CqrsWindow *window)
+{
+	if (window->needs_full)
+		return true;
+	for (int i = 0; i < window->nsources; i++)
+		if (window->deltas[i].nrows > 0 && program->sources[i].strategy == CQRS_STRATEGY_FULL)
+			return true;
+	return false;
+}
+
+/*
+ * maintain brings the table from the checkpoint to the snapshot; returns the window.
+ */
+static CqrsWindow *
+maintain(const CqrsVersion *version, const CqrsCheckpoint *checkpoint, CqrsBatch *batch, Oid owner)
+{
+	CqrsProgramEntry *entry;
+	const CqrsProgram *program;
+	CqrsWindow *window;
+	bool		trusted;
+
+	PushActiveSnapshot(batch->snapshot);
+	entry = cqrs_program_entry(version);
+	program = cqrs_program_of(entry);
+	for (int i = 0; i < program->nsources; i++)
+		if (program->sources[i].direct)
+			check_select(&program->sources[i], owner);
+
+	trusted = trusts_window(version, checkpoint, program);
+	window = cqrs_delta_read(program, version->id, batch->snapshot, checkpoint->ours ? checkpoint->snapshot : NULL, trusted);
+	PopActiveSnapshot();
+	batch->full = !trusted || needs_full(program, window);
+	if (batch->full)
+		cqrs_strategy_full(entry, batch->snapshot);
+	else if (window->changes > 0)
+		cqrs_strategy_keys(entry, window, batch->snapshot);
+	return window;
+}
+
+/*
+ * run_window applies the window as the owner, inside SPI; returns it in the caller's memory, without its deltas.
+ */
+static CqrsWindow
+run_window(CqrsVersion *version, const CqrsCheckpoint *checkpoint, CqrsBatch *batch)
+{
+	CqrsIdentity saved;
+	CqrsWindow	result;
+	Oid			owner = cqrs_apply_become_owner(version, &saved);
+
+	cqrs_spi_connect();
+	PG_TRY();
+	{
+		result = *maintain(version, checkpoint, batch, owner);
+	}
+	PG_CATCH();
+	{
+		cqrs_program_forget(version->id);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	cqrs_spi_finish();
+	cqrs_identity_leave(&saved);
+	result.deltas = NULL;
+	return result;
+}
+
+/*
+ * note_success clears what an earlier failure left in the version's row.
+ */
+static void
+note_success(CqrsVersion *version)
+{
+	if (version->status == CQRS_STATUS_RUNNING)
+		return;
+	cqrs_history_insert(version->projection, cqrs_projection_get(version->projection, false)->view, version->number,
+						"recovered", cqrs_status_name(version->status), cqrs_status_name(CQRS_STATUS_RUNNING), version->error);
+	version->status = CQRS_STATUS_RUNNING;
+	version->error = NULL;
+	version->retry_at = 0;
+	version->attempts = 0;
+	cqrs_version_update(version);
+}
+
+/*
+ * apply_window does the batch's work once its locks are held.
+ */
+static void
+apply_window(CqrsVersion *version, CqrsBatch *batch)
+{
+	CqrsCheckpoint *checkpoint = cqrs_checkpoint_latest(version->id);
+	TimestampTz as_of = cqrs_clock_now();
+	CqrsWindow	window;
+
+	batch->snapshot = cqrs_apply_snapshot();
+	window = run_window(version, checkpoint, batch);
+	batch->changes = window.changes;
+	batch->outcome = CQRS_APPLIED;
+	if (batch->full || window.changes > 0 || window.passed_over >= PASSED_OVER_LIMIT)
+	{
+		cqrs_checkpoint_insert(version->id, cqrs_window_checkpoint(batch->snapshot),
+							   window.position > 0 || !checkpoint->ours ? window.position : checkpoint->position, as_of);
+		cqrs_shared_announce_at_commit();
+	}
+	note_success(version);
+}
+
+/*
+ * ready returns the version if there is something to apply to, read under its lock; else NULL.
+ */
+static CqrsVersion *
+ready(int32 id)
+{
+	CqrsVersion *version = cqrs_version_get(id, true);
+
+	if (version == NULL || version->state == CQRS_STATE_RETIRED || version->status == CQRS_STATUS_HALTED ||
+		cqrs_checkpoint_latest(id) == NULL || cqrs_projection_get(version->projection, false)->paused)
+		return NULL;
+	return version;
+}
+
+/*
+ * cqrs_apply_batch applies one version's window.
+ */
+void
+cqrs_apply_batch(int32 id, CqrsBatch *batch)
+{
+	CqrsVersion *version;
+
+	batch->outcome = CQRS_BUSY;
+	batch->changes = 0;
+	batch->full = false;
+	batch->snapshot = NULL;
+	if (!cqrs_version_lock(id, !batch->wait))
+		return;
+	version = ready(id);
+	if (version == NULL)
+		batch->outcome = CQRS_NOT_READY;
+	else if (cqrs_apply_lock(version, batch->wait))
+		apply_window(version, batch);
+}

@@ -1,0 +1,78 @@
+/*
+ * apply/parts.h
+ *		What the files of apply/ share; private to the room.
+ */
+#ifndef CQRS_APPLY_PARTS_H
+#define CQRS_APPLY_PARTS_H
+
+#include "postgres.h"
+
+#include "apply/apply.h"
+#include "base/spi.h"
+#include "utils/tuplestore.h"
+
+/* ---- program.c: programs and their prepared statements, cached for the backend's life ---- */
+
+typedef struct CqrsProgramEntry CqrsProgramEntry;
+
+typedef enum CqrsStatementKind
+{
+	CQRS_STATEMENT_AFFECTED,	/* which: source; mask: sources with old images */
+	CQRS_STATEMENT_COMPUTE,		/* mask: null pattern, as in all below */
+	CQRS_STATEMENT_EVALUATE,
+	CQRS_STATEMENT_DELETE,
+	CQRS_STATEMENT_DELETE_FULL,
+	CQRS_STATEMENT_MERGE,
+	CQRS_STATEMENT_DUPLICATE,
+	CQRS_STATEMENT_PATTERNS
+} CqrsStatementKind;
+
+/* Which statement: plans are kept per order of magnitude of the rows they meet. */
+typedef struct CqrsStatementKey
+{
+	CqrsStatementKind kind;
+	int			which;
+	uint64		mask;
+	int			magnitude;
+} CqrsStatementKey;
+
+extern CqrsProgramEntry *cqrs_program_entry(const CqrsVersion *version);
+extern const CqrsProgram *cqrs_program_of(CqrsProgramEntry *entry);
+
+/* Prepared statements (List of CqrsStatement *) for the key, made at first need.  What they name must be offered already. */
+extern List *cqrs_program_statements(CqrsProgramEntry *entry, CqrsStatementKind kind, int which, uint64 mask, double rows);
+
+/* Forget a version's program: after an error, in case a statement is what has gone wrong. */
+extern void cqrs_program_forget(int32 version);
+
+/* ---- delta.c: from the outbox to one delta a source ---- */
+
+/* One source's part of a window. */
+typedef struct CqrsDelta
+{
+	int32		source;			/* id */
+	Tuplestorestate *rows;
+	int64		nrows;
+	bool		has_old;		/* it holds old images */
+} CqrsDelta;
+
+typedef struct CqrsWindow
+{
+	int			nsources;		/* as in the program */
+	CqrsDelta  *deltas;
+	int64		changes;		/* of the version's sources, each once */
+	int64		passed_over;	/* chunks that concern none of them */
+	int64		position;		/* of the last change, 0 if none */
+	bool		needs_full;		/* a TRUNCATE, or an image that no longer fits: only a full evaluation is right */
+} CqrsWindow;
+
+/* Read the window between checkpoint and snapshot.  With 'decode' false only count it. */
+extern CqrsWindow *cqrs_delta_read(const CqrsProgram *program, int32 version, Snapshot snapshot,
+								   const CqrsSnapshot *checkpoint, bool decode);
+
+/* ---- strategy.c: statements in order ---- */
+
+extern void cqrs_strategy_keys(CqrsProgramEntry *entry, CqrsWindow *window, Snapshot snapshot);
+extern void cqrs_strategy_full(CqrsProgramEntry *entry, Snapshot snapshot);
+
+#endif							/* CQRS_APPLY_PARTS_H */

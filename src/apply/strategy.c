@@ -1,0 +1,295 @@
+/*
+ * apply/strategy.c
+ *		The strategies at run time: affected keys, compute, merge; or a full evaluation and its differences.
+ *
+ * Keys are handled by null pattern (a bit for each key column that is null), since equality does not find nulls: all rows of one pattern go through
+ * statements made for it.  Almost always there is one pattern, without nulls.
+ *
+ * Runs inside a nesting of SPI, under the owner's identity and the batch's snapshot.  Compute and merge are two statements: rows reach SQL through the
+ * named relations of base/spi.h only.
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "apply/parts.h"
+#include "catalog/pg_type.h"
+#include "executor/tuptable.h"
+#include "lib/stringinfo.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/lsyscache.h"
+
+/* Rows split by null pattern. */
+typedef struct Pattern
+{
+	uint32		nulls;
+	Tuplestorestate *rows;
+	int64		nrows;
+} Pattern;
+
+/*
+ * new_store makes a tuplestore for one batch.
+ */
+static Tuplestorestate *
+new_store(void)
+{
+	return tuplestore_begin_heap(false, false, work_mem);
+}
+
+/*
+ * pattern_of finds or makes the pattern in the list.
+ */
+static Pattern *
+pattern_of(List **patterns, uint32 nulls)
+{
+	ListCell   *cell;
+	Pattern    *pattern;
+
+	foreach(cell, *patterns)
+	{
+		pattern = lfirst(cell);
+		if (pattern->nulls == nulls)
+			return pattern;
+	}
+	pattern = palloc(sizeof(Pattern));
+	pattern->nulls = nulls;
+	pattern->rows = new_store();
+	pattern->nrows = 0;
+	*patterns = lappend(*patterns, pattern);
+	return pattern;
+}
+
+/*
+ * nulls_of returns the null pattern of a row whose key columns are 'key' (NULL: its first ones).
+ */
+static uint32
+nulls_of(TupleTableSlot *slot, const AttrNumber *key, int nkeys)
+{
+	uint32		nulls = 0;
+
+	for (int i = 0; i < nkeys; i++)
+		if (slot_attisnull(slot, key ? key[i] : i + 1))
+			nulls |= 1u << i;
+	return nulls;
+}
+
+/*
+ * split puts a store's rows into patterns; where the key cannot be null the store is the one pattern as it is.
+ */
+static List *
+split(const CqrsProgram *program, Tuplestorestate *store, int64 nrows, TupleDesc desc, const AttrNumber *key)
+{
+	List	   *patterns = NIL;
+	TupleTableSlot *slot;
+
+	if (bms_is_empty(program->key_nullable))
+	{
+		Pattern    *whole = palloc(sizeof(Pattern));
+
+		whole->nulls = 0;
+		whole->rows = store;
+		whole->nrows = nrows;
+		return list_make1(whole);
+	}
+	slot = MakeSingleTupleTableSlot(desc, &TTSOpsMinimalTuple);
+	while (tuplestore_gettupleslot(store, true, false, slot))
+	{
+		Pattern    *pattern = pattern_of(&patterns, nulls_of(slot, key, program->nkeys));
+
+		tuplestore_puttupleslot(pattern->rows, slot);
+		pattern->nrows++;
+	}
+	ExecDropSingleTupleTableSlot(slot);
+	tuplestore_end(store);
+	return patterns;
+}
+
+/*
+ * select_into runs the read-only statements of a key, one after the other, into a store; returns the rows.
+ */
+static int64
+select_into(List *statements, Snapshot snapshot, Tuplestorestate *into)
+{
+	int64		nrows = 0;
+	ListCell   *cell;
+
+	foreach(cell, statements)
+		nrows += cqrs_spi_select(lfirst(cell), snapshot, into);
+	return nrows;
+}
+
+/*
+ * raise_duplicate names a key that the definition yields twice.
+ */
+static void
+raise_duplicate(const CqrsProgram *program, TupleTableSlot *slot)
+{
+	StringInfoData names;
+	char	   *values;
+
+	slot_getallattrs(slot);
+	values = slot->tts_isnull[0] ? pstrdup("") :
+		OidOutputFunctionCall(F_ARRAY_OUT, slot->tts_values[0]);
+	initStringInfo(&names);
+	for (int i = 0; i < program->nkeys; i++)
+		appendStringInfo(&names, "%s%s", i ? ", " : "",
+						 NameStr(TupleDescAttr(program->row, program->key[i] - 1)->attname));
+	ereport(ERROR,
+			(errcode(ERRCODE_UNIQUE_VIOLATION),
+			 errmsg("the key of projection \"%s\" is not unique", get_rel_name(program->table)),
+			 errdetail("Key (%s)=%s occurs more than once in its query.", names.data, values),
+			 errhint("Mend the data, or define the projection with a key that tells its rows apart.")));
+}
+
+/*
+ * check_duplicates makes sure the computed rows of a pattern have distinct keys, where the query does not prove it.
+ */
+static void
+check_duplicates(CqrsProgramEntry *entry, const Pattern *computed, Snapshot snapshot)
+{
+	const CqrsProgram *program = cqrs_program_of(entry);
+	Tuplestorestate *found;
+	TupleTableSlot *slot;
+	TupleDesc	desc;
+
+	if (program->key_unique || computed->nrows < 2)
+		return;
+	found = new_store();
+	if (select_into(cqrs_program_statements(entry, CQRS_STATEMENT_DUPLICATE, 0, computed->nulls, computed->nrows),
+					snapshot, found) > 0)
+	{
+		desc = CreateTemplateTupleDesc(1);
+		TupleDescInitEntry(desc, 1, "key", TEXTARRAYOID, -1, 0);
+		slot = MakeSingleTupleTableSlot(desc, &TTSOpsMinimalTuple);
+		(void) tuplestore_gettupleslot(found, true, false, slot);
+		raise_duplicate(program, slot);
+	}
+	tuplestore_end(found);
+}
+
+/*
+ * write_all runs the writing statements of a key.
+ */
+static void
+write_all(List *statements, Snapshot snapshot)
+{
+	ListCell   *cell;
+
+	foreach(cell, statements)
+		(void) cqrs_apply_write(lfirst(cell), snapshot);
+}
+
+/*
+ * merge_pattern brings the table's rows of one null pattern in line with the computed ones.
+ *
+ * Vanished keys go first: a row that takes over a unique value must find it free.
+ */
+static void
+merge_pattern(CqrsProgramEntry *entry, const Pattern *computed, CqrsStatementKind delete, double rows, Snapshot snapshot)
+{
+	const CqrsProgram *program = cqrs_program_of(entry);
+
+	cqrs_spi_offer(CQRS_COMPUTED, program->row, computed->rows, computed->nrows);
+	check_duplicates(entry, computed, snapshot);
+	write_all(cqrs_program_statements(entry, delete, 0, computed->nulls, rows), snapshot);
+	if (computed->nrows > 0)
+		write_all(cqrs_program_statements(entry, CQRS_STATEMENT_MERGE, 0, computed->nulls, computed->nrows), snapshot);
+	cqrs_spi_withdraw(CQRS_COMPUTED);
+}
+
+/*
+ * recompute_pattern recomputes affected keys of one null pattern and merges what comes of them.
+ */
+static void
+recompute_pattern(CqrsProgramEntry *entry, const Pattern *affected, Snapshot snapshot)
+{
+	const CqrsProgram *program = cqrs_program_of(entry);
+	Pattern		computed = {.nulls = affected->nulls, .rows = new_store()};
+
+	cqrs_spi_offer(CQRS_AFFECTED, program->affected, affected->rows, affected->nrows);
+	computed.nrows = select_into(cqrs_program_statements(entry, CQRS_STATEMENT_COMPUTE, 0, affected->nulls,
+														 affected->nrows),
+								 snapshot, computed.rows);
+	merge_pattern(entry, &computed, CQRS_STATEMENT_DELETE, affected->nrows, snapshot);
+	cqrs_spi_withdraw(CQRS_AFFECTED);
+	tuplestore_end(computed.rows);
+}
+
+/*
+ * cqrs_strategy_keys finds the keys that a window's deltas affect, and recomputes those only.
+ */
+void
+cqrs_strategy_keys(CqrsProgramEntry *entry, CqrsWindow *window, Snapshot snapshot)
+{
+	const CqrsProgram *program = cqrs_program_of(entry);
+	Tuplestorestate *affected = new_store();
+	int64		naffected = 0;
+	uint64		changed = 0;
+	ListCell   *cell;
+
+	for (int i = 0; i < window->nsources; i++)
+	{
+		cqrs_spi_offer(psprintf("%s%d", CQRS_DELTA_PREFIX, i), program->sources[i].delta, window->deltas[i].rows,
+					   window->deltas[i].nrows);
+		if (window->deltas[i].has_old && i < 64)
+			changed |= UINT64CONST(1) << i;
+	}
+	for (int i = 0; i < window->nsources; i++)
+		if (window->deltas[i].nrows > 0)
+			naffected += select_into(cqrs_program_statements(entry, CQRS_STATEMENT_AFFECTED, i, changed,
+															 window->deltas[i].nrows),
+									 snapshot, affected);
+	if (naffected > 0)
+	{
+		foreach(cell, split(program, affected, naffected, program->affected, NULL))
+			recompute_pattern(entry, lfirst(cell), snapshot);
+	}
+	for (int i = 0; i < window->nsources; i++)
+		cqrs_spi_withdraw(psprintf("%s%d", CQRS_DELTA_PREFIX, i));
+}
+
+/*
+ * add_table_patterns adds, without rows, the null patterns that occur in the table only: all their rows must go.
+ */
+static void
+add_table_patterns(CqrsProgramEntry *entry, List **patterns, Snapshot snapshot)
+{
+	Tuplestorestate *found = new_store();
+	TupleDesc	desc = CreateTemplateTupleDesc(1);
+	TupleTableSlot *slot;
+
+	TupleDescInitEntry(desc, 1, "nulls", INT8OID, -1, 0);
+	(void) select_into(cqrs_program_statements(entry, CQRS_STATEMENT_PATTERNS, 0, 0, 0), snapshot, found);
+	slot = MakeSingleTupleTableSlot(desc, &TTSOpsMinimalTuple);
+	while (tuplestore_gettupleslot(found, true, false, slot))
+	{
+		bool		isnull;
+
+		(void) pattern_of(patterns, DatumGetInt64(slot_getattr(slot, 1, &isnull)));
+	}
+	ExecDropSingleTupleTableSlot(slot);
+	tuplestore_end(found);
+}
+
+/*
+ * cqrs_strategy_full evaluates the definition and merges all differences.
+ */
+void
+cqrs_strategy_full(CqrsProgramEntry *entry, Snapshot snapshot)
+{
+	const CqrsProgram *program = cqrs_program_of(entry);
+	Tuplestorestate *computed = new_store();
+	int64		ncomputed = select_into(cqrs_program_statements(entry, CQRS_STATEMENT_EVALUATE, 0, 0, 0), snapshot, computed);
+	List	   *patterns = split(program, computed, ncomputed, program->row, program->key);
+	ListCell   *cell;
+
+	if (!bms_is_empty(program->key_nullable))
+		add_table_patterns(entry, &patterns, snapshot);
+	foreach(cell, patterns)
+	{
+		Pattern    *pattern = lfirst(cell);
+
+		merge_pattern(entry, pattern, CQRS_STATEMENT_DELETE_FULL, pattern->nrows, snapshot);
+	}
+}

@@ -1,0 +1,241 @@
+/*
+ * build/build.c
+ *		From a version's definition to a table that serves: capture its sources, fill, index, catch up, open the gate.
+ *
+ * The steps are transactions of their own when a worker takes them, and parts of the caller's when drain does.  Each begins with the version's lock and
+ * looks again what is left to do, so that a crash between two of them, or two builders at once, cost nothing but time.
+ *
+ * Leaves when to build, and what to do about an error, to worker/ and projection/.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "apply/apply.h"
+#include "base/clock.h"
+#include "base/locks.h"
+#include "base/names.h"
+#include "base/spi.h"
+#include "build/build.h"
+#include "capture/capture.h"
+#include "lib/stringinfo.h"
+#include "miscadmin.h"
+#include "settings/settings.h"
+#include "shared/shared.h"
+#include "utils/lsyscache.h"
+#include "utils/snapmgr.h"
+
+#define AT_ONCE_MS 50			/* as in apply/: what a worker waits for a lock at most */
+
+/*
+ * cqrs_build_filled tells whether a version has been filled: then it has a checkpoint.
+ */
+bool
+cqrs_build_filled(int32 version)
+{
+	return cqrs_checkpoint_latest(version) != NULL;
+}
+
+/*
+ * lock_building locks a version and returns it if it is still being built; else NULL, with 'busy' telling why.
+ */
+static CqrsVersion *
+lock_building(int32 id, bool wait, bool *busy)
+{
+	CqrsVersion *version;
+
+	*busy = !cqrs_version_lock(id, !wait);
+	if (*busy)
+		return NULL;
+	version = cqrs_version_get(id, true);
+	return version && version->state == CQRS_STATE_BUILDING ? version : NULL;
+}
+
+/*
+ * cqrs_build_attach has the version's sources captured from now on.
+ *
+ * Its own transaction in a worker: the lock that keeps writers out of the way lasts to the commit, and must not last as long as a fill.
+ */
+bool
+cqrs_build_attach(int32 id, bool wait)
+{
+	bool		busy;
+	CqrsVersion *version = lock_building(id, wait, &busy);
+	List	   *sources = NIL;
+	ListCell   *cell;
+
+	if (version == NULL)
+		return !busy;
+	foreach(cell, cqrs_version_source_list(id))
+		sources = lappend_int(sources, ((CqrsVersionSource *) lfirst(cell))->source);
+	(void) cqrs_capture_attach(sources);
+	return true;
+}
+
+/*
+ * all_attached tells whether all sources of a version are captured.
+ */
+static bool
+all_attached(int32 version)
+{
+	ListCell   *cell;
+
+	foreach(cell, cqrs_version_source_list(version))
+		if (!cqrs_source_get(((CqrsVersionSource *) lfirst(cell))->source)->attached)
+			return false;
+	return true;
+}
+
+/*
+ * fill_table inserts what the definition yields at the snapshot.
+ */
+static void
+fill_table(const CqrsProgram *program, Snapshot snapshot)
+{
+	char	   *sql = psprintf("INSERT INTO %s %s", cqrs_name_relation(program->table), cqrs_plan_evaluate(program));
+	CqrsStatement *statement = cqrs_spi_prepare(sql, 0, NULL, false);
+
+	(void) cqrs_apply_write(statement, snapshot);
+	cqrs_spi_free(statement);
+}
+
+/*
+ * key_columns lists the key's columns for an index.
+ */
+static char *
+key_columns(const CqrsProgram *program)
+{
+	StringInfoData columns;
+
+	initStringInfo(&columns);
+	for (int i = 0; i < program->nkeys; i++)
+		appendStringInfo(&columns, "%s%s", i ? ", " : "",
+						 cqrs_name_identifier(NameStr(TupleDescAttr(program->row, program->key[i] - 1)->attname)));
+	if (program->nkeys == 0)
+		appendStringInfoString(&columns, "(true)");
+	return columns.data;
+}
+
+/*
+ * index_key makes the unique index on the key: the primary key, unless a column of it can be null or there is none.
+ *
+ * Without a primary key the whole row identifies it to publications.
+ */
+static void
+index_key(const CqrsProgram *program)
+{
+	char	   *table = cqrs_name_relation(program->table);
+
+	if (program->nkeys > 0 && bms_is_empty(program->key_nullable))
+	{
+		cqrs_spi_run(psprintf("ALTER TABLE %s ADD PRIMARY KEY (%s)", table, key_columns(program)));
+		return;
+	}
+	cqrs_spi_run(psprintf("CREATE UNIQUE INDEX ON %s (%s) NULLS NOT DISTINCT", table, key_columns(program)));
+	cqrs_spi_run(psprintf("ALTER TABLE %s REPLICA IDENTITY FULL", table));
+}
+
+/*
+ * cqrs_build_index_statement makes the statement for one of the indexes that a user asked for.
+ */
+char *
+cqrs_build_index_statement(Oid table, const char *index)
+{
+	return psprintf("CREATE INDEX ON %s %s", cqrs_name_relation(table), index);
+}
+
+/*
+ * fill fills, indexes and analyzes the table, as the owner.
+ *
+ * Analyzed before it serves: a table of a million rows that the planner takes for empty is worse than none.
+ */
+static void
+fill(const CqrsVersion *version, Snapshot snapshot)
+{
+	CqrsIdentity saved;
+	const CqrsProgram *program;
+	ListCell   *cell;
+
+	(void) cqrs_apply_become_owner(version, &saved);
+	cqrs_spi_connect();
+	PushActiveSnapshot(snapshot);
+	program = cqrs_apply_program(version);
+	fill_table(program, snapshot);
+	CommandCounterIncrement();
+	index_key(program);
+	foreach(cell, version->indexes)
+		cqrs_spi_run(cqrs_build_index_statement(version->table, lfirst(cell)));
+	cqrs_spi_run(psprintf("ANALYZE %s", cqrs_name_relation(version->table)));
+	PopActiveSnapshot();
+	cqrs_spi_finish();
+	cqrs_identity_leave(&saved);
+}
+
+/*
+ * cqrs_build_fill fills a version at one snapshot, which becomes its first checkpoint.
+ */
+bool
+cqrs_build_fill(int32 id, bool wait)
+{
+	bool		busy;
+	CqrsVersion *version = lock_building(id, wait, &busy);
+	TimestampTz as_of;
+	Snapshot	snapshot;
+
+	if (version == NULL || cqrs_build_filled(id))
+		return !busy;
+	if (!all_attached(id) || !cqrs_apply_lock(version, wait))
+		return false;
+	as_of = cqrs_clock_now();
+	snapshot = cqrs_apply_snapshot();
+	fill(version, snapshot);
+	cqrs_checkpoint_insert(id, cqrs_window_checkpoint(snapshot), 0, as_of);
+	UnregisterSnapshot(snapshot);
+	cqrs_history_insert(version->projection, cqrs_projection_get(version->projection, false)->view, version->number,
+						"filled", NULL, NULL, NULL);
+	cqrs_shared_announce_at_commit();
+	return true;
+}
+
+/*
+ * catch_up applies what was changed during the fill; false if it could not be done now.
+ */
+static bool
+catch_up(int32 version, bool wait)
+{
+	CqrsBatch	batch = {.wait = wait};
+
+	cqrs_apply_batch(version, &batch);
+	if (batch.snapshot)
+		UnregisterSnapshot(batch.snapshot);
+	return batch.outcome == CQRS_APPLIED;
+}
+
+/*
+ * cqrs_build_serve brings a filled version up to date and opens its serving view, in one transaction.
+ */
+bool
+cqrs_build_serve(int32 id, bool wait)
+{
+	bool		busy;
+	CqrsVersion *version = lock_building(id, wait, &busy);
+	CqrsProjection *projection;
+
+	if (version == NULL)
+		return !busy;
+	if (!cqrs_build_filled(id) || !catch_up(id, wait))
+		return false;
+	projection = cqrs_projection_get(version->projection, false);
+	if (wait)
+		cqrs_locks_take(list_make1_oid(projection->view), AccessExclusiveLock, cqrs_setting_lock_timeout);
+	else if (!cqrs_locks_try(list_make1_oid(projection->view), AccessExclusiveLock, AT_ONCE_MS, NULL))
+		return false;
+
+	cqrs_build_view(projection, version, false);
+	version = cqrs_version_get(id, false);
+	cqrs_history_insert(projection->id, projection->view, version->number, "serving",
+						cqrs_state_name(version->state), cqrs_state_name(CQRS_STATE_SERVING), NULL);
+	version->state = CQRS_STATE_SERVING;
+	cqrs_version_update(version);
+	cqrs_shared_announce_at_commit();
+	return true;
+}
