@@ -1,0 +1,34 @@
+# The look of pgindent, as src/.clang-format has it: indentation, braces, blanks around operators.  Line breaks and the runs of blanks that align
+# declarations and comments are the author's, so both sides are compared without them.
+use strict;
+use warnings;
+
+use lib 'test/style';
+use Sources;
+use Test::More;
+
+# What of a file's look is compared: indentation in columns, then words with one blank between them, lists on one line.
+sub look
+{
+	my ($text) = @_;
+
+	1 while $text =~ s/^( *)\t/$1 . ' ' x (4 - length($1) % 4)/meg;
+	$text =~ s/(?<=\S)[ \t]+/ /g;
+	$text =~ s/([,:?]|&&|\|\|)\s*\n\s*/$1 /g;		# line breaks in lists and conditions
+	$text =~ s/,(?=\[)/, /g;						# pgindent joins designators
+	$text =~ s/(\(\*\w*\)) \(/$1(/g;				# pgindent parts (*function) (arguments)
+	return $text;
+}
+
+my ($formatter) = grep { system("command -v $_ >/dev/null") == 0 } qw(clang-format-14 clang-format);
+
+foreach my $path (c_files())
+{
+	my @ours = split(/\n/, look(contents($path)));
+	my @theirs = split(/\n/, look(scalar `$formatter --style=file $path`));
+	my $line = 0;
+
+	$line++ while $line < @ours and $line < @theirs and $ours[$line] eq $theirs[$line];
+	is($ours[$line], $theirs[$line], "$path looks as pgindent would have it");
+}
+done_testing();
