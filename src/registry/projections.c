@@ -188,6 +188,15 @@ cqrs_projection_owner(const CqrsProjection *projection)
 }
 
 /*
+ * cqrs_projection_owned tells whether the current user may manage the projection.
+ */
+bool
+cqrs_projection_owned(const CqrsProjection *projection)
+{
+	return cqrs_compat_owns_relation(projection->view, GetUserId());
+}
+
+/*
  * cqrs_projection_check_owner lets pass who may manage the projection.
  *
  * Errors: 42501.
@@ -195,7 +204,7 @@ cqrs_projection_owner(const CqrsProjection *projection)
 void
 cqrs_projection_check_owner(const CqrsProjection *projection)
 {
-	if (!cqrs_compat_owns_relation(projection->view, GetUserId()))
+	if (!cqrs_projection_owned(projection))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("must be owner of projection \"%s\"", cqrs_name_shown(projection->view)),

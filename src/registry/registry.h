@@ -159,6 +159,7 @@ extern void cqrs_projection_delete(int32 id);
 
 /* Owner of the projection: of its serving view.  The check raises 42501 unless the current user is it, or a member. */
 extern Oid	cqrs_projection_owner(const CqrsProjection *projection);
+extern bool cqrs_projection_owned(const CqrsProjection *projection);
 extern void cqrs_projection_check_owner(const CqrsProjection *projection);
 
 /* ---- versions ---- */

@@ -1,0 +1,71 @@
+-- Projections: create, alter, drop, work.
+
+CREATE FUNCTION cqrs_internal.gate(projection integer) RETURNS boolean
+    LANGUAGE C STABLE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'cqrs_gate';
+COMMENT ON FUNCTION cqrs_internal.gate(integer) IS 'raises while a projection has nothing to serve';
+
+CREATE FUNCTION cqrs_internal.guard_table() RETURNS trigger
+    LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'cqrs_guard_table';
+COMMENT ON FUNCTION cqrs_internal.guard_table() IS 'refuses writes to read models from anyone but the applier';
+
+CREATE FUNCTION cqrs_internal.guard_drop() RETURNS event_trigger
+    LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'cqrs_guard_drop';
+COMMENT ON FUNCTION cqrs_internal.guard_drop() IS 'refuses to drop serving views by hand';
+
+CREATE FUNCTION cqrs_internal.guard_replace() RETURNS event_trigger
+    LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'cqrs_guard_replace';
+COMMENT ON FUNCTION cqrs_internal.guard_replace() IS 'refuses to replace serving views by hand';
+
+CREATE EVENT TRIGGER cqrs_guard_drop ON sql_drop EXECUTE FUNCTION cqrs_internal.guard_drop();
+COMMENT ON EVENT TRIGGER cqrs_guard_drop IS 'keeps serving views of projections from being dropped by hand';
+
+CREATE EVENT TRIGGER cqrs_guard_replace ON ddl_command_end WHEN TAG IN ('CREATE VIEW')
+    EXECUTE FUNCTION cqrs_internal.guard_replace();
+COMMENT ON EVENT TRIGGER cqrs_guard_replace IS 'keeps serving views of projections from being replaced by hand';
+
+CREATE FUNCTION cqrs.create_projection(
+    name text, query text, key name[] DEFAULT NULL, indexes text[] DEFAULT '{}',
+    max_lag interval DEFAULT NULL, description text DEFAULT NULL) RETURNS integer
+    LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'cqrs_create_projection';
+COMMENT ON FUNCTION cqrs.create_projection(text, text, name[], text[], interval, text)
+    IS 'creates a read model of a query, to be built and kept up to date; returns its version, 1';
+
+CREATE FUNCTION cqrs.alter_projection(
+    projection regclass, max_lag interval DEFAULT NULL, description text DEFAULT NULL) RETURNS void
+    LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'cqrs_alter_projection';
+COMMENT ON FUNCTION cqrs.alter_projection(regclass, interval, text)
+    IS 'changes a projection''s freshness objective or description; NULL leaves as is';
+
+CREATE FUNCTION cqrs.drop_projection(projection regclass, cascade boolean DEFAULT false) RETURNS void
+    LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'cqrs_drop_projection';
+COMMENT ON FUNCTION cqrs.drop_projection(regclass, boolean)
+    IS 'drops a projection with its serving view and tables';
+
+CREATE FUNCTION cqrs.wait_until_serving(projection regclass, timeout interval DEFAULT '1 min') RETURNS boolean
+    LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'cqrs_wait_until_serving';
+COMMENT ON FUNCTION cqrs.wait_until_serving(regclass, interval)
+    IS 'waits until a projection has been built and answers';
+
+CREATE FUNCTION cqrs.pause(projection regclass) RETURNS void
+    LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'cqrs_pause';
+COMMENT ON FUNCTION cqrs.pause(regclass) IS 'stops applying changes to a projection';
+
+CREATE FUNCTION cqrs.resume(projection regclass) RETURNS void
+    LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'cqrs_resume';
+COMMENT ON FUNCTION cqrs.resume(regclass) IS 'goes on with a paused projection; tries a failing or halted one again';
+
+CREATE FUNCTION cqrs.drain(projection regclass DEFAULT NULL) RETURNS bigint
+    LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'cqrs_drain';
+COMMENT ON FUNCTION cqrs.drain(regclass)
+    IS 'applies everything committed so far, in this session; returns the changes applied';
+
+CREATE FUNCTION cqrs.explain(projection regclass) RETURNS SETOF text
+    LANGUAGE C STABLE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'cqrs_explain';
+COMMENT ON FUNCTION cqrs.explain(regclass) IS 'how a projection is maintained: strategy, why, and every statement';
+
+CREATE FUNCTION cqrs.verify(
+    projection regclass, sample float8 DEFAULT 1.0, version integer DEFAULT NULL,
+    OUT key jsonb, OUT difference text, OUT expected jsonb, OUT found jsonb) RETURNS SETOF record
+    LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'cqrs_verify';
+COMMENT ON FUNCTION cqrs.verify(regclass, float8, integer)
+    IS 'compares a read model with its query at one snapshot; no row means equal';

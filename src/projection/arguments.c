@@ -1,0 +1,122 @@
+/*
+ * projection/arguments.c
+ *		Arguments of SQL functions, checked.
+ *
+ * Leaves what they mean to the functions.  Memory is CurrentMemoryContext's.
+ */
+#include "postgres.h"
+
+#include "base/clock.h"
+#include "catalog/pg_type.h"
+#include "projection/arguments.h"
+#include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
+#include "utils/timestamp.h"
+
+/*
+ * cqrs_arguments_refuse_null raises for an argument that must not be null.
+ */
+void
+cqrs_arguments_refuse_null(const char *argument)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+			 errmsg("argument \"%s\" must not be null", argument)));
+}
+
+/*
+ * elements takes a flat array apart.
+ */
+static Datum *
+elements(ArrayType *array, const char *argument, int *count)
+{
+	Oid			type = ARR_ELEMTYPE(array);
+	Datum	   *values;
+	bool	   *nulls;
+
+	if (ARR_NDIM(array) > 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
+				 errmsg("argument \"%s\" must be a one-dimensional array", argument)));
+	if (type == NAMEOID)
+		deconstruct_array(array, NAMEOID, NAMEDATALEN, false, TYPALIGN_CHAR, &values, &nulls, count);
+	else
+		deconstruct_array(array, TEXTOID, -1, false, TYPALIGN_INT, &values, &nulls, count);
+	for (int i = 0; i < *count; i++)
+		if (nulls[i])
+			ereport(ERROR,
+					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+					 errmsg("argument \"%s\" must not contain nulls", argument)));
+	return values;
+}
+
+/*
+ * cqrs_arguments_names returns the elements of a name[].
+ */
+List *
+cqrs_arguments_names(ArrayType *array, const char *argument)
+{
+	int			count;
+	Datum	   *values = elements(array, argument, &count);
+	List	   *names = NIL;
+
+	for (int i = 0; i < count; i++)
+		names = lappend(names, pstrdup(NameStr(*DatumGetName(values[i]))));
+	return names;
+}
+
+/*
+ * cqrs_arguments_texts returns the elements of a text[].
+ */
+List *
+cqrs_arguments_texts(ArrayType *array, const char *argument)
+{
+	int			count;
+	Datum	   *values = elements(array, argument, &count);
+	List	   *texts = NIL;
+
+	for (int i = 0; i < count; i++)
+		texts = lappend(texts, TextDatumGetCString(values[i]));
+	return texts;
+}
+
+/*
+ * sign_of compares an interval with zero.
+ */
+static int
+sign_of(const Interval *interval)
+{
+	static const Interval zero = {0};
+
+	return DatumGetInt32(DirectFunctionCall2(interval_cmp, IntervalPGetDatum(interval), IntervalPGetDatum(&zero)));
+}
+
+/*
+ * cqrs_arguments_positive copies an interval that must be more than zero.
+ */
+Interval *
+cqrs_arguments_positive(const Interval *interval, const char *argument)
+{
+	Interval   *copy = palloc(sizeof(Interval));
+
+	if (sign_of(interval) <= 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("argument \"%s\" must be more than zero", argument)));
+	*copy = *interval;
+	return copy;
+}
+
+/*
+ * cqrs_arguments_deadline returns when a wait ends that starts now.
+ */
+TimestampTz
+cqrs_arguments_deadline(const Interval *timeout)
+{
+	if (sign_of(timeout) < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("timeout must not be negative")));
+	return DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval, TimestampTzGetDatum(cqrs_clock_now()),
+												   IntervalPGetDatum(timeout)));
+}

@@ -1,0 +1,26 @@
+/*
+ * projection/arguments.h
+ *		Arguments of SQL functions, checked; private to projection/.
+ */
+#ifndef CQRS_PROJECTION_ARGUMENTS_H
+#define CQRS_PROJECTION_ARGUMENTS_H
+
+#include "postgres.h"
+
+#include "datatype/timestamp.h"
+#include "nodes/pg_list.h"
+#include "utils/array.h"
+
+extern void cqrs_arguments_refuse_null(const char *argument);
+
+/* Elements of a name[] or text[] as List of char *; a null element or a second dimension is an error 22023. */
+extern List *cqrs_arguments_names(ArrayType *array, const char *argument);
+extern List *cqrs_arguments_texts(ArrayType *array, const char *argument);
+
+/* A copy of an interval that must be more than zero. */
+extern Interval *cqrs_arguments_positive(const Interval *interval, const char *argument);
+
+/* When a wait of 'timeout' from now ends; an error 22023 if it is negative. */
+extern TimestampTz cqrs_arguments_deadline(const Interval *timeout);
+
+#endif							/* CQRS_PROJECTION_ARGUMENTS_H */

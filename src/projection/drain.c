@@ -1,0 +1,350 @@
+/*
+ * projection/drain.c
+ *		Working a projection from one's own session: drain, wait until it serves, explain, verify.
+ *
+ * drain does what the worker does, through the same code, in the caller's transaction; it works without any worker.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "apply/apply.h"
+#include "base/clock.h"
+#include "base/names.h"
+#include "base/spi.h"
+#include "build/build.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "outbox/outbox.h"
+#include "plan/plan.h"
+#include "projection/arguments.h"
+#include "registry/registry.h"
+#include "shared/shared.h"
+#include "tcop/utility.h"
+#include "utils/builtins.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+#include "utils/tuplestore.h"
+#include "verify/verify.h"
+
+PG_FUNCTION_INFO_V1(cqrs_drain);
+PG_FUNCTION_INFO_V1(cqrs_wait_until_serving);
+PG_FUNCTION_INFO_V1(cqrs_explain);
+PG_FUNCTION_INFO_V1(cqrs_verify);
+
+/*
+ * check_transaction refuses a transaction in which a batch would not be exact.
+ *
+ * Under a snapshot kept for the whole transaction the batch would read the past; and changes of our own that are not committed are in no window.
+ */
+static void
+check_transaction(const char *command)
+{
+	PreventCommandDuringRecovery(command);
+	PreventCommandIfReadOnly(command);
+	if (IsolationUsesXactSnapshot())
+		ereport(ERROR,
+				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
+				 errmsg("%s works only in READ COMMITTED", command),
+				 errdetail("This transaction sees the database as it was when it began."),
+				 errhint("Call it in a transaction of its own.")));
+	if (cqrs_outbox_pending())
+		ereport(ERROR,
+				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
+				 errmsg("%s cannot run in a transaction that has captured changes", command),
+				 errdetail("Its own changes are not committed yet, so they are in no window."),
+				 errhint("Commit first.")));
+}
+
+/*
+ * raise_halted raises what stopped a version.
+ */
+static void
+raise_halted(const CqrsProjection *projection, const CqrsVersion *version)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("projection \"%s\" is halted", cqrs_name_shown(projection->view)),
+			 errdetail("Version %d: %s", version->number, version->error ? version->error : "no error was recorded"),
+			 errhint("Mend what the error names, then call cqrs.resume.")));
+}
+
+/*
+ * raise_paused refuses to apply changes to a paused projection.
+ */
+static void
+raise_paused(const CqrsProjection *projection)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("projection \"%s\" is paused", cqrs_name_shown(projection->view)),
+			 errhint("Call cqrs.resume first.")));
+}
+
+/*
+ * build_here does the steps of a build in this transaction.
+ */
+static void
+build_here(int32 version)
+{
+	(void) cqrs_build_attach(version, true);
+	(void) cqrs_build_fill(version, true);
+	(void) cqrs_build_serve(version, true);
+}
+
+/*
+ * drain_version brings one version up to date; returns the changes applied, and the batch's snapshot if 'keep' asks for it.
+ */
+static int64
+drain_version(const CqrsVersion *version, Snapshot *keep)
+{
+	CqrsBatch	batch = {.wait = true};
+
+	if (version->state == CQRS_STATE_BUILDING)
+		build_here(version->id);
+	cqrs_apply_batch(version->id, &batch);
+	if (keep)
+		*keep = batch.snapshot;
+	else if (batch.snapshot)
+		UnregisterSnapshot(batch.snapshot);
+	return batch.changes;
+}
+
+/*
+ * drain_projection brings all versions of a projection up to date.
+ */
+static int64
+drain_projection(const CqrsProjection *projection)
+{
+	int64		changes = 0;
+	ListCell   *cell;
+
+	if (projection->paused)
+		raise_paused(projection);
+	foreach(cell, cqrs_version_list(projection->id))
+	{
+		CqrsVersion *version = lfirst(cell);
+
+		if (version->state == CQRS_STATE_RETIRED)
+			continue;
+		if (version->status == CQRS_STATUS_HALTED)
+			raise_halted(projection, version);
+		changes += drain_version(version, NULL);
+	}
+	return changes;
+}
+
+/*
+ * stands_still tells whether nothing can be applied to a projection now, and why.
+ */
+static const char *
+stands_still(const CqrsProjection *projection)
+{
+	ListCell   *cell;
+
+	if (projection->paused)
+		return "paused";
+	foreach(cell, cqrs_version_list(projection->id))
+		if (((CqrsVersion *) lfirst(cell))->status == CQRS_STATUS_HALTED)
+			return "halted";
+	return NULL;
+}
+
+/*
+ * drain_all drains every projection that the user may manage; those that stand still are named in a notice.
+ */
+static int64
+drain_all(void)
+{
+	int64		changes = 0;
+	ListCell   *cell;
+
+	foreach(cell, cqrs_projection_list())
+	{
+		CqrsProjection *projection = lfirst(cell);
+		const char *why = stands_still(projection);
+
+		if (!cqrs_projection_owned(projection))
+			continue;
+		if (why)
+			ereport(NOTICE,
+					(errmsg("projection \"%s\" is %s and was not drained", cqrs_name_shown(projection->view), why)));
+		else
+			changes += drain_projection(projection);
+	}
+	return changes;
+}
+
+/*
+ * cqrs.drain(projection regclass DEFAULT NULL) RETURNS bigint
+ *
+ * Applies, here and now, everything committed before the call to one projection, or with NULL to all that the user owns, filling and serving those
+ * that are building.  Waits for a process that holds the version, and holds it until the end of the caller's transaction.  Returns the changes
+ * applied by this call.
+ *
+ * Errors: 25001 in another isolation level than READ COMMITTED, or after captured changes of one's own; 42809 not a projection; 42501 not its
+ * owner; 55000 paused or halted (with NULL a notice); 55P03 a lock not got within cqrs.lock_timeout; and those of the query.
+ */
+Datum
+cqrs_drain(PG_FUNCTION_ARGS)
+{
+	CqrsProjection *projection;
+
+	check_transaction("cqrs.drain()");
+	if (PG_ARGISNULL(0))
+		PG_RETURN_INT64(drain_all());
+	projection = cqrs_projection_argument(PG_GETARG_OID(0));
+	cqrs_projection_check_owner(projection);
+	PG_RETURN_INT64(drain_projection(projection));
+}
+
+/*
+ * serves tells whether the projection answers; raises if it never will without a person.
+ */
+static bool
+serves(Oid view)
+{
+	CqrsProjection *projection = cqrs_projection_argument(view);
+	CqrsVersion *version = cqrs_version_serving(projection->id);
+
+	if (version != NULL && version->status == CQRS_STATUS_HALTED)
+		raise_halted(projection, version);
+	return version != NULL && version->state == CQRS_STATE_SERVING;
+}
+
+/*
+ * cqrs.wait_until_serving(projection regclass, timeout interval DEFAULT '1 min') RETURNS boolean
+ *
+ * Waits until the projection has been built and answers; false if it does not within the timeout, or at once where no worker runs to build it.
+ *
+ * Errors: 42809 not a projection, 22023 a negative timeout, 55000 the build was halted (the detail says by what).
+ */
+Datum
+cqrs_wait_until_serving(PG_FUNCTION_ARGS)
+{
+	Oid			view = PG_GETARG_OID(0);
+	TimestampTz deadline = cqrs_arguments_deadline(PG_GETARG_INTERVAL_P(1));
+
+	for (;;)
+	{
+		uint64		seen = cqrs_shared_progress();
+		long		left = cqrs_clock_until(deadline);
+
+		if (serves(view))
+			PG_RETURN_BOOL(true);
+		if (left <= 0 || (!RecoveryInProgress() && !cqrs_shared_worker_runs()))
+			PG_RETURN_BOOL(false);
+		cqrs_shared_wait_progress(seen, left);
+	}
+}
+
+/*
+ * cqrs.explain(projection regclass) RETURNS SETOF text
+ *
+ * How the projection is maintained: its strategy and why, what it reads, and every statement.
+ *
+ * Errors: 42809 not a projection, 42501 not its owner.
+ */
+Datum
+cqrs_explain(PG_FUNCTION_ARGS)
+{
+	CqrsProjection *projection = cqrs_projection_argument(PG_GETARG_OID(0));
+	CqrsVersion *version = cqrs_version_serving(projection->id);
+	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
+	CqrsIdentity saved;
+	List	   *lines;
+	ListCell   *cell;
+
+	cqrs_projection_check_owner(projection);
+	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
+	if (version == NULL)
+		return (Datum) 0;
+	(void) cqrs_apply_become_owner(version, &saved);
+	lines = cqrs_plan_explain(cqrs_apply_program(version));
+	cqrs_identity_leave(&saved);
+	foreach(cell, lines)
+	{
+		Datum		value = CStringGetTextDatum(lfirst(cell));
+		bool		isnull = false;
+
+		tuplestore_putvalues(result->setResult, result->setDesc, &value, &isnull);
+	}
+	return (Datum) 0;
+}
+
+/*
+ * version_argument returns the version that verify is asked for: the serving one, or a number.
+ */
+static CqrsVersion *
+version_argument(const CqrsProjection *projection, bool given, int32 number)
+{
+	ListCell   *cell;
+
+	foreach(cell, cqrs_version_list(projection->id))
+	{
+		CqrsVersion *version = lfirst(cell);
+
+		if (given ? version->number == number : version->state == CQRS_STATE_SERVING)
+			return version;
+	}
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDEFINED_OBJECT),
+			 given ? errmsg("projection \"%s\" has no version %d", cqrs_name_shown(projection->view), number) :
+			 errmsg("projection \"%s\" is not serving yet", cqrs_name_shown(projection->view)),
+			 errhint("See the view cqrs.versions.")));
+}
+
+/*
+ * check_verifiable refuses what cannot be compared at a snapshot now.
+ */
+static void
+check_verifiable(const CqrsProjection *projection, const CqrsVersion *version)
+{
+	if (projection->paused)
+		raise_paused(projection);
+	if (version->status == CQRS_STATUS_HALTED)
+		raise_halted(projection, version);
+	if (version->state == CQRS_STATE_RETIRED || !cqrs_build_filled(version->id))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("version %d of projection \"%s\" is %s", version->number, cqrs_name_shown(projection->view),
+						cqrs_state_name(version->state)),
+				 errhint("Only a version that has been filled can be verified.")));
+}
+
+/*
+ * cqrs.verify(projection regclass, sample float8 DEFAULT 1.0, version integer DEFAULT NULL)
+ *			RETURNS TABLE(key jsonb, difference text, expected jsonb, found jsonb)
+ *
+ * Compares a version's table with its query at one snapshot, up to which it first applies all changes: no row means that they are equal.
+ * 'difference' is missing (in the query only), extra (in the table only) or different.
+ *
+ * Errors: as cqrs.drain; 0A000 a sample other than 1; 42704 no such version; 55000 a version that has not been filled.
+ */
+Datum
+cqrs_verify(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
+	CqrsProjection *projection;
+	CqrsVersion *version;
+	Snapshot	snapshot;
+
+	if (PG_ARGISNULL(0))
+		cqrs_arguments_refuse_null("projection");
+	if (PG_ARGISNULL(1) || PG_GETARG_FLOAT8(1) != 1.0)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("only whole projections can be verified"),
+				 errhint("Leave out the argument \"sample\".")));
+	check_transaction("cqrs.verify()");
+	projection = cqrs_projection_argument(PG_GETARG_OID(0));
+	cqrs_projection_check_owner(projection);
+	version = version_argument(projection, !PG_ARGISNULL(2), PG_ARGISNULL(2) ? 0 : PG_GETARG_INT32(2));
+	check_verifiable(projection, version);
+	InitMaterializedSRF(fcinfo, 0);
+	(void) drain_version(version, &snapshot);
+	cqrs_verify_compare(version, result->setDesc, result->setResult, snapshot);
+	UnregisterSnapshot(snapshot);
+	return (Datum) 0;
+}
