@@ -1,0 +1,133 @@
+-- What there is to see: views for everybody, which tell nothing of any row's contents.
+
+CREATE FUNCTION cqrs_internal.measure(version integer, OUT health text, OUT lag interval, OUT pending bigint, OUT as_of timestamptz,
+                                      OUT within_objective boolean)
+LANGUAGE c VOLATILE PARALLEL UNSAFE STRICT
+AS 'MODULE_PATHNAME', 'cqrs_measure';
+COMMENT ON FUNCTION cqrs_internal.measure(integer) IS 'how fresh a version, given by its id, is';
+
+CREATE FUNCTION cqrs_internal.shown_status(version integer) RETURNS text
+LANGUAGE c STABLE PARALLEL RESTRICTED STRICT
+AS 'MODULE_PATHNAME', 'cqrs_shown_status';
+COMMENT ON FUNCTION cqrs_internal.shown_status(integer) IS 'status of a version, given by its id, as users see it';
+
+CREATE FUNCTION cqrs_internal.shown_strategy(version integer) RETURNS text
+LANGUAGE c STABLE PARALLEL UNSAFE STRICT
+AS 'MODULE_PATHNAME', 'cqrs_shown_strategy';
+COMMENT ON FUNCTION cqrs_internal.shown_strategy(integer) IS
+'how a version, given by its id, is maintained; null while a lock keeps us from looking';
+
+CREATE FUNCTION cqrs_internal.table_bytes(relation regclass) RETURNS bigint
+LANGUAGE c VOLATILE PARALLEL RESTRICTED STRICT
+AS 'MODULE_PATHNAME', 'cqrs_table_bytes';
+COMMENT ON FUNCTION cqrs_internal.table_bytes(regclass) IS
+'size of a table with its indexes; null while a lock keeps us from looking';
+
+CREATE FUNCTION cqrs_internal.workers()
+RETURNS TABLE(pid integer, datname name, role text, projection regclass, version integer, phase text, since timestamptz)
+LANGUAGE c VOLATILE PARALLEL RESTRICTED STRICT ROWS 10
+AS 'MODULE_PATHNAME', 'cqrs_workers';
+COMMENT ON FUNCTION cqrs_internal.workers() IS 'the processes of cqrs on this server';
+
+CREATE FUNCTION cqrs.freshness(projection regclass, OUT version integer, OUT state text, OUT status text, OUT as_of timestamptz,
+                               OUT lag interval, OUT pending bigint, OUT position bigint, OUT within_objective boolean)
+LANGUAGE c VOLATILE PARALLEL UNSAFE STRICT
+AS 'MODULE_PATHNAME', 'cqrs_freshness';
+COMMENT ON FUNCTION cqrs.freshness(regclass) IS 'how fresh a projection is, as the reader finds it in outbox and checkpoint';
+
+CREATE VIEW cqrs.projections AS
+SELECT p.view AS projection,
+       pg_catalog.pg_get_userbyid(c.relowner) AS owner,
+       'query'::text AS kind,
+       (SELECT v.number FROM cqrs_internal.version v
+        WHERE v.projection = p.id AND v.state IN ('serving', 'building')
+        ORDER BY v.state = 'serving' DESC, v.number DESC LIMIT 1) AS version,
+       p.max_lag, p.on_error, p.row_filter, p.description
+FROM cqrs_internal.projection p
+LEFT JOIN pg_catalog.pg_class c ON c.oid = p.view;
+COMMENT ON VIEW cqrs.projections IS 'read models, each with the version that readers get';
+
+CREATE VIEW cqrs.versions AS
+SELECT p.view AS projection,
+       v.number AS version,
+       v.state,
+       cqrs_internal.shown_status(v.id) AS status,
+       cqrs_internal.shown_strategy(v.id) AS strategy,
+       CASE WHEN pg_catalog.pg_has_role(c.relowner, 'USAGE') OR pg_catalog.pg_has_role('pg_read_all_data', 'USAGE')
+            THEN v.error END AS error,
+       v.retry_at, v.created_at,
+       cqrs_internal.table_bytes(v."table") AS bytes
+FROM cqrs_internal.version v
+JOIN cqrs_internal.projection p ON p.id = v.projection
+LEFT JOIN pg_catalog.pg_class c ON c.oid = p.view;
+COMMENT ON VIEW cqrs.versions IS
+'definitions of read models and how each fares; errors, which may quote data, are shown to the owner and to members of pg_read_all_data';
+
+CREATE VIEW cqrs.checkpoints AS
+SELECT p.view AS projection, v.number AS version, k.snapshot, k.position, k.as_of
+FROM cqrs_internal.version v
+JOIN cqrs_internal.projection p ON p.id = v.projection
+CROSS JOIN LATERAL (SELECT c.snapshot, c.position, c.as_of FROM cqrs_internal.checkpoint c
+                    WHERE c.version = v.id ORDER BY c.number DESC LIMIT 1) k;
+COMMENT ON VIEW cqrs.checkpoints IS 'up to which snapshot each version has applied all changes';
+
+CREATE VIEW cqrs.lag AS
+SELECT p.view AS projection, v.number AS version, m.health, m.lag, m.pending, m.as_of, p.max_lag, m.within_objective,
+       (SELECT l.pid FROM pg_catalog.pg_locks l
+        WHERE l.locktype = 'object' AND l.granted AND l.classid = 'cqrs_internal.version'::pg_catalog.regclass
+              AND l.objid = v.id::oid AND l.objsubid = 0
+              AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())
+        LIMIT 1) AS held_by
+FROM cqrs_internal.version v
+JOIN cqrs_internal.projection p ON p.id = v.projection
+CROSS JOIN LATERAL cqrs_internal.measure(v.id) m
+WHERE v.state <> 'retired';
+COMMENT ON VIEW cqrs.lag IS
+'how far each version is behind its sources, measured by the reader; held_by is the process that holds the version just now';
+
+CREATE VIEW cqrs.sources AS
+SELECT s.relation AS source,
+       ARRAY(SELECT a.attname FROM pg_catalog.pg_attribute a
+             WHERE a.attrelid = s.relation AND a.attnum > 0 AND NOT a.attisdropped
+                   AND (s.captured OR EXISTS (SELECT FROM cqrs_internal.version_source r
+                                              JOIN cqrs_internal.version v ON v.id = r.version
+                                              WHERE r.source = s.id AND v.state <> 'retired' AND a.attnum = ANY (r.columns)))
+             ORDER BY a.attnum) AS watched,
+       ARRAY(SELECT a.attname FROM pg_catalog.pg_attribute a
+             WHERE s.attached AND a.attrelid = s.relation AND a.attnum > 0 AND NOT a.attisdropped
+             ORDER BY a.attnum) AS imaged,
+       pg_catalog.concat_ws('; ',
+             (SELECT pg_catalog.string_agg(
+                         pg_catalog.format('%s version %s reads %s', p.view, v.number, coalesce(columns.names, 'its rows')),
+                         '; ' ORDER BY p.view::text, v.number)
+              FROM cqrs_internal.version_source r
+              JOIN cqrs_internal.version v ON v.id = r.version
+              JOIN cqrs_internal.projection p ON p.id = v.projection
+              CROSS JOIN LATERAL (SELECT pg_catalog.string_agg(a.attname, ', ' ORDER BY a.attnum) AS names
+                                  FROM pg_catalog.pg_attribute a
+                                  WHERE a.attrelid = s.relation AND a.attnum = ANY (r.columns)) columns
+              WHERE r.source = s.id AND v.state <> 'retired'),
+             CASE WHEN s.captured THEN 'cqrs.capture' END) AS why
+FROM cqrs_internal.source s;
+COMMENT ON VIEW cqrs.sources IS
+'tables whose changes are captured: the columns whose change counts, the columns stored, and who asks for them';
+
+CREATE VIEW cqrs.workers AS
+SELECT pid, datname, role, projection, version, phase, since FROM cqrs_internal.workers();
+COMMENT ON VIEW cqrs.workers IS 'the processes of cqrs on this server; none where the library is not preloaded';
+
+CREATE VIEW cqrs.history AS
+SELECT h.at, h.actor, h.name AS projection, h.version, h.event, h.from_state, h.to_state,
+       CASE WHEN pg_catalog.pg_has_role('pg_read_all_data', 'USAGE') OR pg_catalog.pg_has_role(c.relowner, 'USAGE')
+                 OR h.actor = SESSION_USER
+            THEN h.reason END AS reason
+FROM cqrs_internal.history h
+LEFT JOIN cqrs_internal.projection p ON p.id = h.projection
+LEFT JOIN pg_catalog.pg_class c ON c.oid = p.view
+ORDER BY h.id;
+COMMENT ON VIEW cqrs.history IS
+'what happened to projections, when and by whom; reasons, which may quote data, are shown to the owner, the actor and members of pg_read_all_data';
+
+GRANT SELECT ON cqrs.projections, cqrs.versions, cqrs.checkpoints, cqrs.lag, cqrs.sources, cqrs.workers, cqrs.history TO PUBLIC;
+GRANT EXECUTE ON FUNCTION cqrs.freshness(regclass), cqrs_internal.measure(integer), cqrs_internal.shown_status(integer),
+    cqrs_internal.shown_strategy(integer), cqrs_internal.table_bytes(regclass), cqrs_internal.workers() TO PUBLIC;

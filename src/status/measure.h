@@ -1,0 +1,32 @@
+/*
+ * status/measure.h
+ *		How fresh a version is, measured by whoever asks; private to status/.
+ */
+#ifndef CQRS_STATUS_MEASURE_H
+#define CQRS_STATUS_MEASURE_H
+
+#include "postgres.h"
+
+#include "datatype/timestamp.h"
+#include "registry/registry.h"
+
+typedef struct CqrsMeasure
+{
+	const char *state;
+	const char *status;
+	const char *health;
+	CqrsCheckpoint *checkpoint; /* NULL before the fill */
+	bool		known;			/* pending and lag mean something: filled, and not stale */
+	int64		pending;		/* changes it reads and has not applied, counted up to a limit */
+	Interval	lag;			/* how long the oldest of them has waited */
+	bool		has_objective;
+	bool		within_objective;	/* false where the lag is not known */
+} CqrsMeasure;
+
+/* The status users see: that of the version's row, or paused or stale where the projection or the checkpoint say so. */
+extern const char *cqrs_status_shown(const CqrsProjection *projection, const CqrsVersion *version,
+									 const CqrsCheckpoint *checkpoint);
+
+extern void cqrs_status_measure(const CqrsProjection *projection, const CqrsVersion *version, CqrsMeasure *measure);
+
+#endif							/* CQRS_STATUS_MEASURE_H */
