@@ -40,7 +40,8 @@ check_result(int result, const char *what, const char *sql)
 /*
  * cqrs_identity_enter becomes 'owner' in a security-restricted context, under recorded settings.
  *
- * Settings are applied as the server's own SET LOCAL would, in a level of their own.
+ * Settings are applied as the server's own SET LOCAL would, in a level of their own.  Row security that would filter rows is an error instead: a
+ * read model of some of the rows would be silently wrong.
  */
 void
 cqrs_identity_enter(CqrsIdentity *saved, Oid owner, List *settings)
@@ -50,6 +51,7 @@ cqrs_identity_enter(CqrsIdentity *saved, Oid owner, List *settings)
 	for (int i = 0; i + 1 < list_length(settings); i += 2)
 		(void) set_config_option(strVal(list_nth(settings, i)), strVal(list_nth(settings, i + 1)),
 								 PGC_SUSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	(void) set_config_option("row_security", "off", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
 	SetUserIdAndSecContext(owner, saved->sec_context | SECURITY_RESTRICTED_OPERATION);
 }
 
