@@ -55,7 +55,7 @@ composites_identical(Datum left, Datum right)
 	bool		same = true;
 
 	if (HeapTupleHeaderGetTypeId(headers[0]) != HeapTupleHeaderGetTypeId(headers[1]) ||
-		HeapTupleHeaderGetNatts(headers[0]) != HeapTupleHeaderGetNatts(headers[1]))
+		HeapTupleHeaderGetTypMod(headers[0]) != HeapTupleHeaderGetTypMod(headers[1]))
 		return false;
 	check_stack_depth();
 	desc = lookup_rowtype_tupdesc(HeapTupleHeaderGetTypeId(headers[0]), HeapTupleHeaderGetTypMod(headers[0]));
