@@ -3,6 +3,7 @@
  *		Shared memory: which databases have workers, their latches and progress, and who waits for progress.
  *
  * Exists only when the library is preloaded; every function here is harmless without it and says so by its result.
+ * What is asked for "at commit" happens after this transaction has become visible, and not at all if it aborts or is prepared.
  */
 #ifndef CQRS_SHARED_H
 #define CQRS_SHARED_H
@@ -41,7 +42,7 @@ extern void cqrs_shared_init(void);
 /* Is shared memory there at all (the library was preloaded)? */
 extern bool cqrs_shared_available(void);
 
-/* Does a worker of this database run right now (its process exists)? */
+/* Does this database have a worker, or will it within about a second?  False in recovery, where workers never run. */
 extern bool cqrs_shared_worker_runs(void);
 
 /* Wake this database's worker now; a no-op without one.  Safe in commit callbacks: raises nothing, allocates nothing. */
@@ -53,6 +54,18 @@ extern void cqrs_shared_wake_at_commit(void);
 /* Ask the launcher at commit to look whether this database should have a worker (CREATE or DROP EXTENSION, create_projection). */
 extern void cqrs_shared_look_at_commit(void);
 
+/* Ask it to look at every database (one was made, or may be connected to now). */
+extern void cqrs_shared_look_everywhere_at_commit(void);
+
+/* Let the database's worker start again at commit, under new settings. */
+extern void cqrs_shared_restart_at_commit(Oid database);
+
+/*
+ * Keep workers out of a database until this transaction ends: asks its worker to leave and waits until it has, for a few seconds at most.  Not in a
+ * transaction block.
+ */
+extern void cqrs_shared_hold(Oid database);
+
 /* All processes' slots, copied; returns how many were written to 'out' (at most 'max'). */
 extern int	cqrs_shared_workers(CqrsWorkerInfo *out, int max);
 
@@ -62,7 +75,7 @@ extern void cqrs_shared_report(CqrsPhase phase, int32 projection, int32 version)
 /*
  * Progress: appliers (worker or drain) announce at commit that checkpoints or states moved; waiters sleep until then or 'timeout_ms'.
  * cqrs_shared_progress() reads a counter; cqrs_shared_wait_progress(seen, …) returns at once if it has moved past 'seen'.  Without shared
- * memory waiting is a short nap.  Interrupts are served while waiting.
+ * memory waiting is a short nap.  Interrupts are served while waiting.  Wakes without progress happen; callers look again.
  */
 extern void cqrs_shared_announce_at_commit(void);
 extern uint64 cqrs_shared_progress(void);
