@@ -2,8 +2,8 @@
  * base/spi.c
  *		The one door to SQL from C: checked results, the owner's identity, named relations, cursors.
  *
- * Wants a transaction.  Between cqrs_spi_connect and cqrs_spi_finish CurrentMemoryContext is SPI's own; what must live longer is copied to
- * memory of the caller's.  Identity and settings that an error leaves changed are put back by the abort of the (sub)transaction.
+ * Wants a transaction.  cqrs_spi_connect makes SPI's memory the current one; every other function leaves the current one as it was, whatever SPI
+ * does.  What must live longer than the nesting is copied to memory of the caller's.  Identity and settings that an error leaves changed are put back by the abort of the (sub)transaction.
  */
 #include "postgres.h"
 
@@ -102,7 +102,10 @@ cqrs_spi_finish(void)
 uint64
 cqrs_spi_run(const char *sql)
 {
+	MemoryContext caller = CurrentMemoryContext;
+
 	check_result(SPI_execute(sql, false, 0), "SPI_execute", sql);
+	MemoryContextSwitchTo(caller);
 	return SPI_processed;
 }
 
@@ -112,7 +115,10 @@ cqrs_spi_run(const char *sql)
 uint64
 cqrs_spi_run_args(const char *sql, int nargs, Oid *types, Datum *values, const char *nulls)
 {
+	MemoryContext caller = CurrentMemoryContext;
+
 	check_result(SPI_execute_with_args(sql, nargs, types, values, nulls, false, 0), "SPI_execute_with_args", sql);
+	MemoryContextSwitchTo(caller);
 	return SPI_processed;
 }
 
@@ -142,12 +148,14 @@ cqrs_spi_datum(uint64 row, int column, bool *isnull)
 CqrsStatement *
 cqrs_spi_prepare(const char *sql, int nargs, Oid *types, bool keep)
 {
+	MemoryContext caller = CurrentMemoryContext;
 	SPIPlanPtr	plan = SPI_prepare(sql, nargs, types);
 
 	if (plan == NULL)
 		check_result(SPI_result, "SPI_prepare", sql);
 	if (keep)
 		check_result(SPI_keepplan(plan), "SPI_keepplan", sql);
+	MemoryContextSwitchTo(caller);
 	return plan;
 }
 
@@ -177,6 +185,7 @@ push_snapshot(Snapshot snapshot)
 uint64
 cqrs_spi_select(CqrsStatement *statement, Snapshot snapshot, Tuplestorestate *into)
 {
+	MemoryContext caller = CurrentMemoryContext;
 	DestReceiver *receiver = CreateTuplestoreDestReceiver();
 	SPIExecuteOptions options = {0};
 
@@ -188,6 +197,7 @@ cqrs_spi_select(CqrsStatement *statement, Snapshot snapshot, Tuplestorestate *in
 	check_result(SPI_execute_plan_extended(statement, &options), "SPI_execute_plan_extended", NULL);
 	PopActiveSnapshot();
 	receiver->rDestroy(receiver);
+	MemoryContextSwitchTo(caller);
 	return SPI_processed;
 }
 
@@ -197,8 +207,11 @@ cqrs_spi_select(CqrsStatement *statement, Snapshot snapshot, Tuplestorestate *in
 uint64
 cqrs_spi_modify(CqrsStatement *statement, Snapshot snapshot)
 {
+	MemoryContext caller = CurrentMemoryContext;
+
 	check_result(SPI_execute_snapshot(statement, NULL, NULL, snapshot, InvalidSnapshot, false, true, 0),
 				 "SPI_execute_snapshot", NULL);
+	MemoryContextSwitchTo(caller);
 	return SPI_processed;
 }
 
@@ -236,11 +249,13 @@ cqrs_spi_withdraw(const char *name)
 CqrsCursor *
 cqrs_spi_open(CqrsStatement *statement, Snapshot snapshot)
 {
+	MemoryContext caller = CurrentMemoryContext;
 	CqrsCursor *cursor = palloc0(sizeof(CqrsCursor));
 
 	push_snapshot(snapshot);
 	cursor->portal = SPI_cursor_open(NULL, statement, NULL, NULL, true);
 	PopActiveSnapshot();
+	MemoryContextSwitchTo(caller);
 	return cursor;
 }
 
@@ -252,11 +267,14 @@ cqrs_spi_fetch(CqrsCursor *cursor, TupleDesc *desc)
 {
 	if (cursor->rows == NULL || cursor->next >= cursor->rows->numvals)
 	{
+		MemoryContext caller = CurrentMemoryContext;
+
 		if (cursor->rows != NULL)
 			SPI_freetuptable(cursor->rows);
 		SPI_cursor_fetch(cursor->portal, true, CURSOR_FETCH_ROWS);
 		cursor->rows = SPI_tuptable;
 		cursor->next = 0;
+		MemoryContextSwitchTo(caller);
 		if (SPI_processed == 0)
 			return NULL;
 	}
