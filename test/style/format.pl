@@ -14,8 +14,13 @@ sub look
 
 	1 while $text =~ s/^( *)\t/$1 . ' ' x (4 - length($1) % 4)/meg;
 	$text =~ s/(?<=\S)[ \t]+/ /g;
-	$text =~ s/([,:?]|&&|\|\|)\s*\n\s*/$1 /g;		# line breaks in lists and conditions
-	$text =~ s/,(?=\[)/, /g;						# pgindent joins designators
+	$text =~ s/\boperator\b/operator_/g;			# a word of C++
+	$text =~ s/([,:?&|])\s*\n\s*/$1 /g;				# line breaks in lists and conditions
+	$text =~ s/\s*\n\s*(?=[:?&|])/ /g;
+	$text =~ s/\)\s*\n\s*\[/)[/g;					# what looks like a macro
+	$text =~ s/,\s*\}/}/g;							# and ends of lists
+	$text =~ s/,(?=[\[.])/, /g;						# pgindent joins designators
+	$text =~ s/\}\s*\n\s*\};/}};/g;
 	$text =~ s/(\(\*\w*\)) \(/$1(/g;				# pgindent parts (*function) (arguments)
 	return $text;
 }
@@ -25,7 +30,7 @@ my ($formatter) = grep { system("command -v $_ >/dev/null") == 0 } qw(clang-form
 foreach my $path (c_files())
 {
 	my @ours = split(/\n/, look(contents($path)));
-	my @theirs = split(/\n/, look(scalar `$formatter --style=file $path`));
+	my @theirs = split(/\n/, look(scalar `sed 's/\\boperator\\b/operator_/g' $path | $formatter --style=file --assume-filename=$path`));
 	my $line = 0;
 
 	$line++ while $line < @ours and $line < @theirs and $ours[$line] eq $theirs[$line];

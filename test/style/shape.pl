@@ -55,13 +55,14 @@ foreach my $path (grep { -f } @texts)
 
 	foreach my $line (split(/\n/, contents($path)))
 	{
-		my $code = $code[$number++] // '';
-		my $limit = $code =~ /\S/ ? CODE_WIDTH : PROSE_WIDTH;
+		my $code = ($code[$number++] // '') =~ s/\s+$//r;
+		my $code_width = length($code =~ s/\t/    /gr);
 		my $width = length($line =~ s/\t/    /gr);
 
 		push @wrong, "$path:$number ends in blanks" if $line =~ /[ \t\r]$/;
 		push @wrong, "$path:$number is indented by blanks" if $path =~ /\.[ch]$/ and $line =~ /^ (?! ?\*)/;
-		push @wrong, "$path:$number is $width wide" if $path =~ /\.[ch]$/ and $width > $limit;
+		push @wrong, "$path:$number is $width wide"
+		  if $path =~ /\.[ch]$/ and ($code_width > CODE_WIDTH or $width > PROSE_WIDTH);
 	}
 	push @wrong, "$path does not end in a newline" unless contents($path) =~ /\n\z/;
 	is(join("\n", @wrong), '', "$path has its blanks in order");
