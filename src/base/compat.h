@@ -27,4 +27,11 @@
 #define cqrs_compat_owns_relation(relid, user) object_ownercheck(RelationRelationId, relid, user)
 #endif
 
+/* 16 calls a relation's file a locator. */
+#if PG_VERSION_NUM < 160000
+#define cqrs_compat_log_sequence(record, rel) ((record).node = (rel)->rd_node)
+#else
+#define cqrs_compat_log_sequence(record, rel) ((record).locator = (rel)->rd_locator)
+#endif
+
 #endif							/* CQRS_COMPAT_H */

@@ -12,21 +12,22 @@
 /*
  * Make sure every source (List of source ids, as integers) is captured from now on: creates its triggers, or puts its plan in force again, under SHARE ROW
  * EXCLUSIVE asked for in short tries (cqrs_locks_take), so that no writer in flight has captured too little.  Sources that are attached
- * already take no lock.  Returns true if anything was changed (a worker then commits before it fills).
+ * already, with triggers as we made them (cqrs_source_intact), take no lock.  Returns true if anything was changed (a worker then commits before it
+ * fills).
  */
 extern bool cqrs_capture_attach(List *sources);
 
 /*
  * Let go of sources that no version reads and cqrs.capture has not asked for: their plan is emptied at once; triggers go later, in short
- * tries, by cqrs_capture_tidy.
+ * tries, by cqrs_capture_tidy.  One that another session is just registering or attaching is passed over.
  */
 extern void cqrs_capture_release(void);
 
-/* Drop triggers and rows of released sources, without waiting longer than a short try; true if any are left for later. */
+/*
+ * Drop the triggers of released sources, without waiting longer than a short try; true if any are left for later.  A source's row stays as long as
+ * its table, since chunks name it.  Within a transaction block it drops nothing: the table would be locked to the block's end.
+ */
 extern bool cqrs_capture_tidy(void);
-
-/* Is the relation's capture trigger there and enabled as we made it (ENABLE ALWAYS)? */
-extern bool cqrs_capture_intact(Oid relation);
 
 /* Refuses with SQLSTATE, detail and hint a relation whose changes cannot be captured (view, foreign, temporary, unlogged, system, partitioned or inherited for now …). */
 extern void cqrs_capture_check(Oid relation);

@@ -39,7 +39,7 @@ typedef enum CqrsChangeKind
 extern void cqrs_outbox_append(CqrsChangeKind kind, int32 source, int32 shape, TupleDesc desc,
 							   HeapTuple old_tuple, HeapTuple new_tuple);
 
-/* Has this transaction captured changes, buffered or written, that are not rolled back? */
+/* Has this transaction captured changes, still in the buffer or written early, that are not rolled back? */
 extern bool cqrs_outbox_pending(void);
 
 /* Registers the transaction callbacks, once a backend. */
@@ -56,7 +56,7 @@ typedef struct CqrsChunk
 	int			nsources;
 	int32		changes;		/* how many it holds */
 	TimestampTz captured_at;
-	struct varlena *body;		/* NULL where the scan was told to leave it */
+	struct varlena *body;		/* as stored, in the scan's hands: read it with cqrs_outbox_read_begin before the next chunk */
 } CqrsChunk;
 
 /* One decoded change.  Tuples are of the shape's descriptor and valid until the next change is read. */
@@ -74,12 +74,12 @@ typedef struct CqrsChange
 /*
  * The chunks of a window: visible in 'snapshot' and not seen by 'checkpoint' (NULL: all visible ones), with an xid of at most 'upto' (invalid: any).
  * Scans the xid index from the checkpoint's xmax up, plus one probe for each id it holds in progress; over all segments, each already locked by
- * the caller or locked here for the scan.  Chunks come in no promised order; sort by number where order matters.
+ * the caller or locked here for the scan.  Snapshot and checkpoint must last as long as the scan.  Chunks come in no promised order; sort by number where order matters.
  */
 typedef struct CqrsOutboxScan CqrsOutboxScan;
 extern CqrsOutboxScan *cqrs_outbox_scan_begin(Snapshot snapshot, const CqrsSnapshot *checkpoint, FullTransactionId upto);
 
-/* The next chunk, in memory of the scan that the following call frees; NULL at the end.  The body is detoasted only by cqrs_outbox_body. */
+/* The next chunk, in memory of the scan that the following call frees; NULL at the end.  The body is fetched only by cqrs_outbox_read_begin. */
 extern CqrsChunk *cqrs_outbox_scan_next(CqrsOutboxScan *scan);
 extern void cqrs_outbox_scan_end(CqrsOutboxScan *scan);
 
@@ -96,8 +96,8 @@ extern void cqrs_outbox_read_end(CqrsChangeReader *reader);
 extern TupleDesc cqrs_outbox_shape_desc(int32 shape, int32 *source);
 
 /*
- * What a version has not applied: counts changes of 'sources' in the window from 'checkpoint' to 'snapshot', up to 'limit'; and when the oldest was captured
- * (0 if none).
+ * What a version has not applied: counts changes of 'sources' in the window from 'checkpoint' to 'snapshot', up to 'limit'; and when the oldest of
+ * those counted was captured (0 if none).
  */
 extern int64 cqrs_outbox_count_pending(Snapshot snapshot, const CqrsSnapshot *checkpoint, const int32 *sources, int nsources,
 									   int64 limit, TimestampTz *oldest);

@@ -1,0 +1,124 @@
+/*
+ * base/sequence.c
+ *		Numbers from a sequence of ours, drawn without the caller's session noticing.
+ *
+ * nextval() remembers the sequence it was last called for, and lastval() answers from it: an application that asks lastval() after an INSERT would
+ * get the number of a chunk.  So this does on the sequence's page and in the WAL what nextval_internal does, and nothing in the session.
+ *
+ * Wants a transaction; the lock on the sequence stays to its end.  Allocates nothing that lasts.
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "access/relation.h"
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "access/xloginsert.h"
+#include "base/compat.h"
+#include "base/sequence.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_sequence.h"
+#include "commands/sequence.h"
+#include "miscadmin.h"
+#include "storage/bufmgr.h"
+#include "utils/rel.h"
+#include "utils/syscache.h"
+
+#define LOGGED_AHEAD 32			/* values that one WAL record covers; those not drawn are lost in a crash, as with nextval */
+
+/*
+ * greatest_value returns the last value a sequence can give.
+ */
+static int64
+greatest_value(Relation rel)
+{
+	HeapTuple	tuple = SearchSysCache1(SEQRELID, ObjectIdGetDatum(RelationGetRelid(rel)));
+	int64		max;
+
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for sequence %u", RelationGetRelid(rel));
+	max = ((Form_pg_sequence) GETSTRUCT(tuple))->seqmax;
+	ReleaseSysCache(tuple);
+	return max;
+}
+
+/*
+ * log_advance writes the WAL record after which recovery would go on behind 'last'; it leaves the tuple as recovery would find it.
+ */
+static void
+log_advance(Relation rel, Buffer buffer, ItemId item, int64 last)
+{
+	Page		page = BufferGetPage(buffer);
+	HeapTupleHeader tuple = (HeapTupleHeader) PageGetItem(page, item);
+	Form_pg_sequence_data data = (Form_pg_sequence_data) ((char *) tuple + tuple->t_hoff);
+	xl_seq_rec	record;
+
+	data->last_value = last;
+	data->is_called = true;
+	data->log_cnt = 0;
+	cqrs_compat_log_sequence(record, rel);
+	XLogBeginInsert();
+	XLogRegisterBuffer(0, buffer, REGBUF_WILL_INIT);
+	XLogRegisterData((char *) &record, sizeof(xl_seq_rec));
+	XLogRegisterData((char *) tuple, ItemIdGetLength(item));
+	PageSetLSN(page, XLogInsert(RM_SEQ_ID, XLOG_SEQ_LOG));
+}
+
+/*
+ * advance draws the next value from the sequence's page, exclusively locked by the caller.
+ *
+ * As nextval does, it logs when the values logged ahead are used up, and after each checkpoint, since recovery starts from there.
+ */
+static int64
+advance(Relation rel, Buffer buffer, int64 max)
+{
+	Page		page = BufferGetPage(buffer);
+	ItemId		item = PageGetItemId(page, FirstOffsetNumber);
+	HeapTupleHeader tuple = (HeapTupleHeader) PageGetItem(page, item);
+	Form_pg_sequence_data data = (Form_pg_sequence_data) ((char *) tuple + tuple->t_hoff);
+	int64		value = data->is_called ? data->last_value + 1 : data->last_value;
+	int64		logged = data->log_cnt - 1;
+	bool		log = !data->is_called || logged < 0 || PageGetLSN(page) <= GetRedoRecPtr();
+
+	if (value > max)
+		ereport(ERROR,
+				(errcode(ERRCODE_SEQUENCE_GENERATOR_LIMIT_EXCEEDED),
+				 errmsg("reached maximum value of sequence \"%s\" (%lld)", RelationGetRelationName(rel), (long long) max)));
+	if (log)
+	{
+		(void) GetTopTransactionId();	/* so that the commit flushes the record */
+		logged = LOGGED_AHEAD;
+	}
+
+	START_CRIT_SECTION();
+	MarkBufferDirty(buffer);
+	if (log && RelationNeedsWAL(rel))
+		log_advance(rel, buffer, item, value + LOGGED_AHEAD);
+	data->last_value = value;
+	data->is_called = true;
+	data->log_cnt = logged;
+	END_CRIT_SECTION();
+	return value;
+}
+
+/*
+ * cqrs_sequence_next draws the next value of a sequence of ours.
+ */
+int64
+cqrs_sequence_next(Oid sequence)
+{
+	Relation	rel = relation_open(sequence, RowExclusiveLock);
+	int64		max;
+	Buffer		buffer;
+	int64		value;
+
+	if (rel->rd_rel->relkind != RELKIND_SEQUENCE)
+		elog(ERROR, "\"%s\" is not a sequence", RelationGetRelationName(rel));
+	max = greatest_value(rel);
+	buffer = ReadBuffer(rel, 0);
+	LockBuffer(buffer, BUFFER_LOCK_EXCLUSIVE);
+	value = advance(rel, buffer, max);
+	UnlockReleaseBuffer(buffer);
+	relation_close(rel, NoLock);
+	return value;
+}

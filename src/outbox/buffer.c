@@ -1,0 +1,508 @@
+/*
+ * outbox/buffer.c
+ *		A transaction's changes, from the trigger to pre-commit.
+ *
+ * Records lie back to back in one arena.  Every nesting level that has captured something has a mark where its records begin: rolling a subtransaction
+ * back cuts the arena there, releasing it hands the records up.  At pre-commit all goes to the active segment as chunks.  A transaction too large for the
+ * buffer writes early, but only what the current level captured and as part of it, so that a rollback takes it along; what outer levels hold is
+ * sealed first, that is, cut into chunks that have their numbers, and stays in memory.
+ *
+ * Leaves encoding to record.c and writing to chunk.c.  The arena lives in a context of its own for the backend's life and is small between transactions.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "base/names.h"
+#include "outbox/parts.h"
+#include "registry/registry.h"
+#include "settings/settings.h"
+#include "shared/shared.h"
+#include "utils/memutils.h"
+
+#define INITIAL_SIZE		(16 * 1024) /* of the arena, and what it is between transactions */
+#define INITIAL_MARKS		8
+#define LENGTH_SIZE			5	/* a record's leading length takes no more */
+#define MAX_RECORD			(MaxAllocSize - BLCKSZ) /* so that its chunk's row can be put together in memory */
+
+/* Where a nesting level's records begin. */
+typedef struct Mark
+{
+	int			level;
+	Size		start;
+	int64		written;		/* changes it has in the segment already */
+} Mark;
+
+/* Which source a shape is of, for shapes met in this transaction. */
+typedef struct ShapeSource
+{
+	int32		shape;
+	int32		source;
+} ShapeSource;
+
+static struct
+{
+	MemoryContext context;		/* of all below */
+	MemoryContext images;		/* of tuples formed anew, until their record is written */
+	MemoryContext writing;		/* of writing chunks, until done */
+	char	   *data;			/* the arena */
+	Size		used;
+	Size		size;
+	Mark	   *marks;			/* outermost level first; none without changes */
+	int			nmarks;
+	int			max_marks;
+	CqrsDraft  *sealed;			/* chunks cut already, from the arena's beginning; none lies across a mark */
+	int			nsealed;
+	int			max_sealed;
+	ShapeSource *shapes;
+	int			nshapes;
+	int			max_shapes;
+	int			shape;			/* index of the one met last */
+	bool		late;			/* past pre-commit: write at once */
+	bool		wrote;			/* something: there is news for the worker if we commit */
+} buffer;
+
+/*
+ * prepare makes the contexts at first use.
+ */
+static void
+prepare(void)
+{
+	MemoryContext context;
+
+	if (buffer.context != NULL)
+		return;
+	context = AllocSetContextCreate(TopMemoryContext, "cqrs outbox buffer", ALLOCSET_DEFAULT_SIZES);
+	buffer.images = AllocSetContextCreate(context, "cqrs outbox images", ALLOCSET_DEFAULT_SIZES);
+	buffer.writing = AllocSetContextCreate(context, "cqrs outbox writing", ALLOCSET_DEFAULT_SIZES);
+	buffer.context = context;
+}
+
+/*
+ * grow_array makes room for one more element in an array of the buffer's.
+ */
+static void *
+grow_array(void *array, int used, int *max, Size element)
+{
+	int			size = *max == 0 ? INITIAL_MARKS : *max * 2;
+
+	if (used < *max)
+		return array;
+	array = array == NULL ? MemoryContextAlloc(buffer.context, size * element) : repalloc(array, size * element);
+	*max = size;
+	return array;
+}
+
+/*
+ * reserve makes room in the arena for a record.
+ *
+ * The arena grows by doubling up to cqrs.buffer_size, and past it only by what a record needs.
+ */
+static char *
+reserve(Size record)
+{
+	Size		needed = buffer.used + record;
+
+	if (needed > buffer.size)
+	{
+		Size		limit = (Size) cqrs_setting_buffer_size * 1024;
+		Size		size = Max(buffer.size * 2, INITIAL_SIZE);
+
+		size = Max(Min(size, limit), needed);
+		buffer.data = buffer.data == NULL ? MemoryContextAllocHuge(buffer.context, size) :
+			repalloc_huge(buffer.data, size);
+		buffer.size = size;
+	}
+	return buffer.data + buffer.used;
+}
+
+/*
+ * enter_level returns the mark of the current nesting level.
+ *
+ * Levels are the server's own: the library may be loaded, and a first change captured, within a savepoint.
+ */
+static Mark *
+enter_level(void)
+{
+	int			level = GetCurrentTransactionNestLevel();
+
+	if (buffer.nmarks == 0 || buffer.marks[buffer.nmarks - 1].level < level)
+	{
+		buffer.marks = grow_array(buffer.marks, buffer.nmarks, &buffer.max_marks, sizeof(Mark));
+		buffer.marks[buffer.nmarks].level = level;
+		buffer.marks[buffer.nmarks].start = buffer.used;
+		buffer.marks[buffer.nmarks].written = 0;
+		buffer.nmarks++;
+	}
+	return &buffer.marks[buffer.nmarks - 1];
+}
+
+/*
+ * find_shape returns the index of a shape among those met, or their number.  Mostly it is the last one met.
+ */
+static inline int
+find_shape(int32 shape)
+{
+	int			index = 0;
+
+	if (buffer.nshapes > 0 && buffer.shapes[buffer.shape].shape == shape)
+		return buffer.shape;
+	while (index < buffer.nshapes && buffer.shapes[index].shape != shape)
+		index++;
+	return index;
+}
+
+/*
+ * note_shape remembers which source a shape is of.
+ */
+static inline void
+note_shape(int32 shape, int32 source)
+{
+	int			index = find_shape(shape);
+
+	if (index == buffer.nshapes)
+	{
+		buffer.shapes = grow_array(buffer.shapes, buffer.nshapes, &buffer.max_shapes, sizeof(ShapeSource));
+		buffer.shapes[index].shape = shape;
+		buffer.shapes[index].source = source;
+		buffer.nshapes++;
+	}
+	buffer.shape = index;
+}
+
+/*
+ * source_of returns the source a shape is of.
+ */
+static inline int32
+source_of(int32 shape)
+{
+	buffer.shape = find_shape(shape);
+	return buffer.shapes[buffer.shape].source;
+}
+
+/*
+ * sealed_end returns the end of what is sealed.
+ */
+static Size
+sealed_end(void)
+{
+	return buffer.nsealed == 0 ? 0 : buffer.sealed[buffer.nsealed - 1].end;
+}
+
+/*
+ * cut_arena drops what lies behind 'end', a mark's beginning.
+ */
+static void
+cut_arena(Size end)
+{
+	buffer.used = end;
+	while (buffer.nsealed > 0 && sealed_end() > end)
+		buffer.nsealed--;
+}
+
+/*
+ * add_source puts a source among a draft's; false if it is full.
+ */
+static bool
+add_source(CqrsDraft *draft, int32 source)
+{
+	for (int i = draft->nsources - 1; i >= 0; i--)
+		if (draft->sources[i] == source)
+			return true;
+	if (draft->nsources == CQRS_CHUNK_SOURCES)
+		return false;
+	draft->sources[draft->nsources++] = source;
+	return true;
+}
+
+/*
+ * cut_draft makes a draft of as many records from 'start' on as fit into a page, of one at least, up to 'limit'.
+ */
+static void
+cut_draft(CqrsDraft *draft, Size start, Size limit)
+{
+	draft->start = start;
+	draft->end = start;
+	draft->changes = 0;
+	draft->nsources = 0;
+	while (draft->end < limit)
+	{
+		int32		shape;
+		const char *after = cqrs_record_skip(buffer.data + draft->end, &shape);
+		Size		end = after - buffer.data;
+		int			nsources = draft->nsources;
+
+		if (!add_source(draft, source_of(shape)))
+			break;
+		if (draft->changes > 0 && end - start > cqrs_chunk_room(draft->nsources))
+		{
+			draft->nsources = nsources;
+			break;
+		}
+		draft->end = end;
+		draft->changes++;
+	}
+}
+
+/*
+ * seal_outer seals what the levels outside the current one have captured, each level by itself.
+ *
+ * Numbers so follow the order of changes, and a level's rollback never cuts a sealed chunk in two.
+ */
+static void
+seal_outer(const CqrsChunkWriter *writer)
+{
+	for (int i = 1; i < buffer.nmarks; i++)
+	{
+		while (sealed_end() < buffer.marks[i].start)
+		{
+			buffer.sealed = grow_array(buffer.sealed, buffer.nsealed, &buffer.max_sealed, sizeof(CqrsDraft));
+			cut_draft(&buffer.sealed[buffer.nsealed], sealed_end(), buffer.marks[i].start);
+			cqrs_chunk_seal(writer, &buffer.sealed[buffer.nsealed]);
+			buffer.nsealed++;
+		}
+	}
+}
+
+/*
+ * write_own writes what the current level has captured: chunks sealed while it was an outer level, then the rest.
+ */
+static void
+write_own(CqrsChunkWriter *writer, Mark *own)
+{
+	int			first = buffer.nsealed;
+	Size		at;
+
+	while (first > 0 && buffer.sealed[first - 1].start >= own->start)
+		first--;
+	for (int i = first; i < buffer.nsealed; i++)
+	{
+		cqrs_chunk_write(writer, &buffer.sealed[i], buffer.data);
+		own->written += buffer.sealed[i].changes;
+	}
+	for (at = Max(own->start, sealed_end()); at < buffer.used;)
+	{
+		CqrsDraft	draft;
+
+		cut_draft(&draft, at, buffer.used);
+		cqrs_chunk_seal(writer, &draft);
+		cqrs_chunk_write(writer, &draft, buffer.data);
+		own->written += draft.changes;
+		at = draft.end;
+	}
+	buffer.wrote = true;
+}
+
+/*
+ * write_out writes the current level's changes to the active segment and takes them from the arena.
+ *
+ * If the extension was dropped in this transaction, triggers and all, there is nowhere to write and nobody to read.
+ */
+static void
+write_out(void)
+{
+	Mark	   *own = &buffer.marks[buffer.nmarks - 1];
+	MemoryContext caller = MemoryContextSwitchTo(buffer.writing);
+	CqrsChunkWriter writer;
+
+	if (cqrs_chunk_open(&writer))
+	{
+		seal_outer(&writer);
+		write_own(&writer, own);
+		cqrs_chunk_close(&writer);
+	}
+	MemoryContextSwitchTo(caller);
+	MemoryContextReset(buffer.writing);
+	cut_arena(own->start);
+}
+
+/*
+ * refuse_size raises for a change that no chunk can hold.
+ */
+static void
+refuse_size(int32 source, Size length)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+			 errmsg("change of a row of \"%s\" is too large to capture",
+					cqrs_name_shown(cqrs_source_get(source)->relation)),
+			 errdetail("The row's old and new image together take %zu bytes.", length),
+			 errhint("Keep values of this size in a table that is not captured.")));
+}
+
+/*
+ * put_record appends a record to the arena, after making room by writing if the buffer is full.
+ *
+ * A level that holds less than a page does not write yet, or every savepoint of a large transaction would leave a page nearly empty.
+ */
+static void
+put_record(const CqrsRecord *record, int32 source)
+{
+	Size		length = cqrs_record_length(record);
+	Mark	   *own;
+
+	if (length > MAX_RECORD)
+		refuse_size(source, length);
+	own = enter_level();
+	if (buffer.used + length > (Size) cqrs_setting_buffer_size * 1024 && buffer.used - own->start >= BLCKSZ)
+		write_out();
+	buffer.used = cqrs_record_write(record, length, reserve(length + LENGTH_SIZE)) - buffer.data;
+}
+
+/*
+ * cqrs_outbox_append captures one change.
+ *
+ * Needs nothing but memory in the common case.  Errors: 54000 for a change too large for a chunk.
+ */
+void
+cqrs_outbox_append(CqrsChangeKind kind, int32 source, int32 shape, TupleDesc desc,
+				   HeapTuple old_tuple, HeapTuple new_tuple)
+{
+	CqrsRecord	record = {.kind = kind, .shape = shape};
+	MemoryContext caller;
+
+	prepare();
+	note_shape(shape, source);
+	record.command = cqrs_record_command(kind, old_tuple, new_tuple);
+	caller = MemoryContextSwitchTo(buffer.images);
+	if (old_tuple)
+		record.old_tuple = cqrs_record_flatten(old_tuple, desc);
+	if (new_tuple)
+		record.new_tuple = cqrs_record_flatten(new_tuple, desc);
+	MemoryContextSwitchTo(caller);
+	put_record(&record, source);
+	if (record.old_tuple != old_tuple || record.new_tuple != new_tuple)
+		MemoryContextReset(buffer.images);
+	if (buffer.late)
+		write_out();
+}
+
+/*
+ * cqrs_outbox_pending tells whether this transaction has captured changes that are not rolled back.
+ */
+bool
+cqrs_outbox_pending(void)
+{
+	for (int i = 0; i < buffer.nmarks; i++)
+		if (buffer.marks[i].written > 0)
+			return true;
+	return buffer.used > 0;
+}
+
+/*
+ * hand_up gives the changes of a released subtransaction to the level above it.
+ */
+static void
+hand_up(int level)
+{
+	Mark	   *own;
+
+	if (buffer.nmarks == 0 || buffer.marks[buffer.nmarks - 1].level < level)
+		return;
+	own = &buffer.marks[buffer.nmarks - 1];
+	if (buffer.nmarks > 1 && own[-1].level == level - 1)
+	{
+		own[-1].written += own->written;
+		buffer.nmarks--;
+	}
+	else
+		own->level = level - 1;
+}
+
+/*
+ * take_back cuts off the changes of a rolled-back subtransaction.  What it had written is rolled back with it.
+ */
+static void
+take_back(int level)
+{
+	while (buffer.nmarks > 0 && buffer.marks[buffer.nmarks - 1].level >= level)
+	{
+		cut_arena(buffer.marks[buffer.nmarks - 1].start);
+		buffer.nmarks--;
+	}
+}
+
+/*
+ * forget empties the buffer at the end of a transaction and gives back what made it large.
+ */
+static void
+forget(void)
+{
+	if (buffer.size > INITIAL_SIZE)
+	{
+		pfree(buffer.data);
+		buffer.data = NULL;
+		buffer.size = 0;
+	}
+	if (buffer.max_shapes > INITIAL_MARKS)
+	{
+		pfree(buffer.shapes);
+		buffer.shapes = NULL;
+		buffer.max_shapes = 0;
+	}
+	if (buffer.context != NULL)
+	{
+		MemoryContextReset(buffer.images);
+		MemoryContextReset(buffer.writing);
+	}
+	buffer.used = 0;
+	buffer.nmarks = 0;
+	buffer.nsealed = 0;
+	buffer.nshapes = 0;
+	buffer.shape = 0;
+	buffer.late = false;
+	buffer.wrote = false;
+}
+
+/*
+ * end_subtransaction follows the server's subtransactions.
+ */
+static void
+end_subtransaction(SubXactEvent event, SubTransactionId subid, SubTransactionId parent, void *arg)
+{
+	if (event == SUBXACT_EVENT_COMMIT_SUB)
+		hand_up(GetCurrentTransactionNestLevel());
+	else if (event == SUBXACT_EVENT_ABORT_SUB)
+		take_back(GetCurrentTransactionNestLevel());
+}
+
+/*
+ * end_transaction writes the buffer before a commit or prepare and empties it after the transaction's end.
+ *
+ * What is captured between the two, by another extension's work before commit, is written at once.
+ */
+static void
+end_transaction(XactEvent event, void *arg)
+{
+	switch (event)
+	{
+		case XACT_EVENT_PRE_COMMIT:
+		case XACT_EVENT_PRE_PREPARE:
+			if (buffer.used > 0)
+				write_out();
+			buffer.late = true;
+			break;
+		case XACT_EVENT_COMMIT:
+			if (buffer.wrote)
+				cqrs_shared_wake_worker();
+			forget();
+			break;
+		case XACT_EVENT_PREPARE:
+		case XACT_EVENT_ABORT:
+			forget();
+			break;
+		default:
+			break;
+	}
+}
+
+/*
+ * cqrs_outbox_init registers for the ends of transactions, once a backend.
+ *
+ * The server calls what was registered last first, so extensions loaded later do their work before commit ahead of us.
+ */
+void
+cqrs_outbox_init(void)
+{
+	RegisterXactCallback(end_transaction, NULL);
+	RegisterSubXactCallback(end_subtransaction, NULL);
+}

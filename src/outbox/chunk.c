@@ -1,0 +1,191 @@
+/*
+ * outbox/chunk.c
+ *		From records to rows of the active segment: finds it, draws numbers, writes chunks.
+ *
+ * Writes below SQL and asks for no right of the current user: who may change a source may have it captured.  Wants a transaction; runs at pre-commit
+ * too, when no snapshot is left.  The segment's lock is kept to the end of the transaction, so that nobody empties it under a writer.
+ */
+#include "postgres.h"
+
+#include "access/table.h"
+#include "access/xact.h"
+#include "base/clock.h"
+#include "base/sequence.h"
+#include "catalog/indexing.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_type.h"
+#include "outbox/parts.h"
+#include "registry/registry.h"
+#include "utils/array.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+#include "utils/timestamp.h"
+#include "utils/xid8.h"
+
+/* What this backend knows of where to write.  Invalidation only clears the flag. */
+static struct
+{
+	bool		valid;
+	bool		registered;		/* the callback is */
+	Oid			segments;		/* the list itself */
+	Oid			heap;			/* the active one */
+	Oid			sequence;		/* chunk numbers */
+} active;
+
+/*
+ * forget_active is called when a relation changes: it has the active segment looked up again before it is next written to.
+ *
+ * Whoever adds a segment invalidates the list's relation.
+ */
+static void
+forget_active(Datum arg, Oid relid)
+{
+	if (relid == InvalidOid || relid == active.segments || relid == active.heap || relid == active.sequence)
+		active.valid = false;
+}
+
+/*
+ * find_active looks up where chunks go; false if the extension is gone.
+ */
+static bool
+find_active(void)
+{
+	if (!active.registered)
+	{
+		CacheRegisterRelcacheCallback(forget_active, (Datum) 0);
+		active.registered = true;
+	}
+	if (!cqrs_registry_exists())
+		return false;
+	active.segments = cqrs_registry_relation(CQRS_CAT_SEGMENT);
+	active.sequence = get_relname_relid("chunk_number", get_rel_namespace(active.segments));
+	active.valid = true;		/* first, so that an invalidation while we read the list is not lost */
+	active.heap = ((CqrsSegment *) llast(cqrs_segment_list()))->relation;
+	return true;
+}
+
+/*
+ * cqrs_chunk_open locks and opens the active segment; false if there is none, because the extension was dropped with its triggers.
+ *
+ * The lock is taken first and then the segment looked at again: it may have become an older one while we waited.
+ */
+bool
+cqrs_chunk_open(CqrsChunkWriter *writer)
+{
+	for (;;)
+	{
+		if (!active.valid && !find_active())
+			return false;
+		writer->heap = try_table_open(active.heap, RowExclusiveLock);
+		if (writer->heap != NULL && active.valid)
+			break;
+		if (writer->heap != NULL)
+			table_close(writer->heap, RowExclusiveLock);
+		active.valid = false;
+	}
+	if (RelationGetDescr(writer->heap)->natts != CQRS_SEGMENT_COLUMNS)
+		elog(ERROR, "outbox segment \"%s\" has %d columns", RelationGetRelationName(writer->heap),
+			 RelationGetDescr(writer->heap)->natts);
+	writer->indexes = CatalogOpenIndexes(writer->heap);
+	writer->sequence = active.sequence;
+	writer->body = palloc(BLCKSZ);
+	return true;
+}
+
+/*
+ * cqrs_chunk_close closes the segment; its lock stays.
+ */
+void
+cqrs_chunk_close(CqrsChunkWriter *writer)
+{
+	CatalogCloseIndexes(writer->indexes);
+	table_close(writer->heap, NoLock);
+	pfree(writer->body);
+}
+
+/*
+ * cqrs_chunk_room returns the bytes of records that leave the row of a chunk small enough for one page.
+ */
+Size
+cqrs_chunk_room(int nsources)
+{
+	Size		offset = 2 * sizeof(int64);	/* number, xid */
+
+	offset += ARR_OVERHEAD_NONULLS(1) + nsources * sizeof(int32);
+	offset = INTALIGN(offset) + sizeof(int32);	/* changes */
+	offset = DOUBLEALIGN(offset) + sizeof(TimestampTz);
+	offset += VARHDRSZ + 1;		/* the body's header and format */
+	return MaxHeapTupleSize - MAXALIGN(SizeofHeapTupleHeader) - offset;
+}
+
+/*
+ * cqrs_chunk_seal gives a draft its number and its time.
+ *
+ * The rows it speaks of are locked still, so numbers follow the order in which changes of one row happened.
+ */
+void
+cqrs_chunk_seal(const CqrsChunkWriter *writer, CqrsDraft *draft)
+{
+	draft->number = cqrs_sequence_next(writer->sequence);
+	draft->captured_at = cqrs_clock_now();
+}
+
+/*
+ * put_body puts a draft's body together: in the writer's page-sized space, or in memory of its own if it is larger.
+ */
+static struct varlena *
+put_body(CqrsChunkWriter *writer, const CqrsDraft *draft, const char *buffer)
+{
+	Size		length = draft->end - draft->start;
+	Size		size = VARHDRSZ + 1 + length;
+	struct varlena *body = size <= BLCKSZ ? writer->body : palloc(size);
+
+	SET_VARSIZE(body, size);
+	VARDATA(body)[0] = CQRS_FORMAT;
+	memcpy(VARDATA(body) + 1, buffer + draft->start, length);
+	return body;
+}
+
+/*
+ * form_chunk makes the row of a draft.
+ */
+static HeapTuple
+form_chunk(CqrsChunkWriter *writer, const CqrsDraft *draft, struct varlena *body)
+{
+	Datum		values[CQRS_SEGMENT_COLUMNS];
+	bool		nulls[CQRS_SEGMENT_COLUMNS] = {false};
+	Datum		sources[CQRS_CHUNK_SOURCES];
+	ArrayType  *array;
+	HeapTuple	tuple;
+
+	for (int i = 0; i < draft->nsources; i++)
+		sources[i] = Int32GetDatum(draft->sources[i]);
+	array = construct_array(sources, draft->nsources, INT4OID, sizeof(int32), true, TYPALIGN_INT);
+	values[CQRS_SEGMENT_NUMBER] = Int64GetDatum(draft->number);
+	values[CQRS_SEGMENT_XID] = FullTransactionIdGetDatum(GetTopFullTransactionId());
+	values[CQRS_SEGMENT_SOURCES] = PointerGetDatum(array);
+	values[CQRS_SEGMENT_CHANGES] = Int32GetDatum(draft->changes);
+	values[CQRS_SEGMENT_CAPTURED_AT] = TimestampTzGetDatum(draft->captured_at);
+	values[CQRS_SEGMENT_BODY] = PointerGetDatum(body);
+	tuple = heap_form_tuple(RelationGetDescr(writer->heap), values, nulls);
+	pfree(array);
+	return tuple;
+}
+
+/*
+ * cqrs_chunk_write inserts a sealed draft's row and its index entries.
+ *
+ * By the server's routine for catalogs: the cheapest one that also serves an index that REINDEX CONCURRENTLY is about to put in place of ours.
+ */
+void
+cqrs_chunk_write(CqrsChunkWriter *writer, const CqrsDraft *draft, const char *buffer)
+{
+	struct varlena *body = put_body(writer, draft, buffer);
+	HeapTuple	tuple = form_chunk(writer, draft, body);
+
+	CatalogTupleInsertWithInfo(writer->heap, tuple, writer->indexes);
+	heap_freetuple(tuple);
+	if (body != writer->body)
+		pfree(body);
+}

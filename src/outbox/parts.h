@@ -1,0 +1,108 @@
+/*
+ * outbox/parts.h
+ *		What the files of outbox/ share; private to the room.
+ *
+ * A chunk's body is a byte with the format's version, then records back to back:
+ *
+ *		length of what follows, kind (a byte), shape, command id, then the old image (update, delete) and the new image (insert, update)
+ *
+ * and an image is a heap tuple without its header:
+ *
+ *		number of attributes with two flags below it, length of the data, null bitmap if there is one, data
+ *
+ * Numbers are varints: seven bits a byte, lowest first, the top bit set on all but the last.  The buffer of a transaction holds records in this same form.
+ */
+#ifndef CQRS_OUTBOX_PARTS_H
+#define CQRS_OUTBOX_PARTS_H
+
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "outbox/outbox.h"
+#include "utils/relcache.h"
+
+#define CQRS_FORMAT			1	/* first byte of a body */
+
+#define CQRS_IMAGE_NULLS	0x01	/* it has a null bitmap */
+#define CQRS_IMAGE_VARWIDTH 0x02	/* HEAP_HASVARWIDTH */
+#define CQRS_IMAGE_SHIFT	2	/* attributes are counted above the flags */
+
+#define CQRS_CHUNK_SOURCES	64	/* different sources in one chunk, at most */
+
+/* ---- columns of a segment, from 0 ---- */
+
+enum
+{
+	CQRS_SEGMENT_NUMBER, CQRS_SEGMENT_XID, CQRS_SEGMENT_SOURCES, CQRS_SEGMENT_CHANGES, CQRS_SEGMENT_CAPTURED_AT,
+	CQRS_SEGMENT_BODY, CQRS_SEGMENT_COLUMNS
+};
+
+/* ---- record.c: changes to bytes ---- */
+
+/* A change on its way into the buffer; tuples are flat. */
+typedef struct CqrsRecord
+{
+	CqrsChangeKind kind;
+	int32		shape;
+	CommandId	command;
+	HeapTuple	old_tuple;		/* or NULL */
+	HeapTuple	new_tuple;		/* or NULL */
+} CqrsRecord;
+
+/* The tuple with all of its values in it: itself, or one formed in CurrentMemoryContext. */
+extern HeapTuple cqrs_record_flatten(HeapTuple tuple, TupleDesc desc);
+
+/* The command that made the change. */
+extern CommandId cqrs_record_command(CqrsChangeKind kind, HeapTuple old_tuple, HeapTuple new_tuple);
+
+/* Bytes the record takes without its leading length. */
+extern Size cqrs_record_length(const CqrsRecord *record);
+
+/* Write a record of that length, with its leading length; returns the byte after it. */
+extern char *cqrs_record_write(const CqrsRecord *record, Size length, char *to);
+
+/* Step over a record of our own: the byte after it, and its shape. */
+extern const char *cqrs_record_skip(const char *record, int32 *shape);
+
+/* ---- chunk.c: records to rows of the active segment ---- */
+
+/* A chunk about to be written; or sealed, with its number, and still in the buffer. */
+typedef struct CqrsDraft
+{
+	Size		start;			/* where its records are in the buffer */
+	Size		end;
+	int64		number;
+	TimestampTz captured_at;
+	int32		changes;
+	int			nsources;
+	int32		sources[CQRS_CHUNK_SOURCES];
+} CqrsDraft;
+
+/* The active segment, open for writing. */
+typedef struct CqrsChunkWriter
+{
+	Relation	heap;
+	struct ResultRelInfo *indexes;
+	Oid			sequence;
+	struct varlena *body;		/* where bodies are put together, one at a time */
+} CqrsChunkWriter;
+
+/* Bytes of records that fit into one page, beside that many source ids. */
+extern Size cqrs_chunk_room(int nsources);
+
+/* Open the active segment and keep its lock; false if the extension is gone and there is nowhere to write.  Allocates in CurrentMemoryContext. */
+extern bool cqrs_chunk_open(CqrsChunkWriter *writer);
+extern void cqrs_chunk_close(CqrsChunkWriter *writer);
+
+/* Draw the draft's number and take its time. */
+extern void cqrs_chunk_seal(const CqrsChunkWriter *writer, CqrsDraft *draft);
+
+/* Write a sealed draft, whose records lie in 'buffer'. */
+extern void cqrs_chunk_write(CqrsChunkWriter *writer, const CqrsDraft *draft, const char *buffer);
+
+/* ---- shapes.c: the backend's cache of shapes ---- */
+
+/* Forget all shapes if they are of an extension that was dropped since. */
+extern void cqrs_shapes_check(void);
+
+#endif							/* CQRS_OUTBOX_PARTS_H */

@@ -1,0 +1,293 @@
+/*
+ * outbox/scan.c
+ *		The chunks of a window, segment by segment, and how many changes wait in one.
+ *
+ * A window is what a snapshot sees and a checkpoint does not: chunks of transactions that were in progress at the checkpoint, looked up one by one, and of
+ * all that began later, a range of the index on xid.  Visibility is the server's: nothing here asks who is still running.
+ *
+ * Wants a snapshot that is registered or active.  Takes ACCESS SHARE on one segment after the other and gives it back; a caller that needs it longer holds
+ * its own.  The scan's memory is a child of CurrentMemoryContext.
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "outbox/parts.h"
+#include "registry/registry.h"
+#include "utils/array.h"
+#include "utils/fmgroids.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/timestamp.h"
+#include "utils/xid8.h"
+
+struct CqrsOutboxScan
+{
+	Snapshot	snapshot;
+	const CqrsSnapshot *checkpoint; /* NULL: all that is visible */
+	FullTransactionId upto;		/* invalid: any */
+	List	   *segments;		/* that are not open yet */
+	int			probe;			/* of the segment in hand: index into checkpoint->xip, and then the range */
+	Relation	heap;			/* the segment in hand, or NULL */
+	Relation	index;
+	IndexScanDesc scan;
+	TupleTableSlot *slot;
+	MemoryContext memory;		/* of the scan */
+	MemoryContext chunk_memory; /* of the chunk in hand */
+	CqrsChunk	chunk;
+};
+
+/*
+ * cqrs_outbox_scan_begin starts to read a window; snapshot and checkpoint must stay until its end.
+ */
+CqrsOutboxScan *
+cqrs_outbox_scan_begin(Snapshot snapshot, const CqrsSnapshot *checkpoint, FullTransactionId upto)
+{
+	MemoryContext memory = AllocSetContextCreate(CurrentMemoryContext, "cqrs outbox scan", ALLOCSET_DEFAULT_SIZES);
+	MemoryContext caller = MemoryContextSwitchTo(memory);
+	CqrsOutboxScan *scan = palloc0(sizeof(CqrsOutboxScan));
+
+	scan->snapshot = snapshot;
+	scan->checkpoint = checkpoint;
+	scan->upto = upto;
+	scan->segments = cqrs_segment_list();
+	scan->memory = memory;
+	scan->chunk_memory = AllocSetContextCreate(memory, "cqrs outbox chunk", ALLOCSET_DEFAULT_SIZES);
+	MemoryContextSwitchTo(caller);
+	cqrs_shapes_check();
+	return scan;
+}
+
+/*
+ * look_up positions the index scan at chunks with an xid from 'low' to 'high'.
+ */
+static void
+look_up(CqrsOutboxScan *scan, FullTransactionId low, FullTransactionId high)
+{
+	ScanKeyData keys[2];
+
+	ScanKeyInit(&keys[0], 1, BTGreaterEqualStrategyNumber, F_XID8GE, FullTransactionIdGetDatum(low));
+	ScanKeyInit(&keys[1], 1, BTLessEqualStrategyNumber, F_XID8LE, FullTransactionIdGetDatum(high));
+	index_rescan(scan->scan, keys, lengthof(keys), NULL, 0);
+}
+
+/*
+ * next_lookup goes on to the next transaction that was in progress at the checkpoint, or last to the range behind it; false if all are done.
+ */
+static bool
+next_lookup(CqrsOutboxScan *scan)
+{
+	const CqrsSnapshot *checkpoint = scan->checkpoint;
+	int			nprobes = checkpoint ? checkpoint->nxip : 0;
+	FullTransactionId last = FullTransactionIdIsValid(scan->upto) ? scan->upto : FullTransactionIdFromU64(PG_UINT64_MAX);
+
+	for (; scan->probe < nprobes; scan->probe++)
+	{
+		FullTransactionId xid = checkpoint->xip[scan->probe];
+
+		if (FullTransactionIdPrecedes(last, xid))
+			continue;
+		look_up(scan, xid, xid);
+		scan->probe++;
+		return true;
+	}
+	if (scan->probe++ > nprobes)
+		return false;
+	look_up(scan, checkpoint ? checkpoint->xmax : InvalidFullTransactionId, last);
+	return true;
+}
+
+/*
+ * open_segment opens the next segment; false after the last.
+ */
+static bool
+open_segment(CqrsOutboxScan *scan)
+{
+	MemoryContext caller;
+	const CqrsSegment *segment;
+
+	if (scan->segments == NIL)
+		return false;
+	caller = MemoryContextSwitchTo(scan->memory);
+	segment = linitial(scan->segments);
+	scan->segments = list_delete_first(scan->segments);
+	scan->heap = table_open(segment->relation, AccessShareLock);
+	scan->index = index_open(segment->index, AccessShareLock);
+	scan->scan = index_beginscan(scan->heap, scan->index, scan->snapshot, 2, 0);
+	scan->slot = table_slot_create(scan->heap, NULL);
+	scan->probe = 0;
+	MemoryContextSwitchTo(caller);
+	return true;
+}
+
+/*
+ * close_segment closes the segment in hand and gives its lock back.
+ */
+static void
+close_segment(CqrsOutboxScan *scan)
+{
+	ExecDropSingleTupleTableSlot(scan->slot);
+	index_endscan(scan->scan);
+	index_close(scan->index, AccessShareLock);
+	table_close(scan->heap, AccessShareLock);
+	scan->heap = NULL;
+}
+
+/*
+ * read_sources copies a chunk's source ids.
+ */
+static void
+read_sources(CqrsOutboxScan *scan, Datum datum)
+{
+	ArrayType  *array = DatumGetArrayTypeP(datum);
+
+	if (ARR_NDIM(array) != 1 || ARR_HASNULL(array) || ARR_DIMS(array)[0] < 0 ||
+		ARR_DIMS(array)[0] > (ARR_SIZE(array) - ARR_OVERHEAD_NONULLS(1)) / sizeof(int32))
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("outbox chunk %lld is damaged", (long long) scan->chunk.number),
+				 errdetail("Its list of sources is not a list of numbers.")));
+	scan->chunk.nsources = ARR_DIMS(array)[0];
+	scan->chunk.sources = palloc(sizeof(int32) * scan->chunk.nsources);
+	memcpy(scan->chunk.sources, ARR_DATA_PTR(array), sizeof(int32) * scan->chunk.nsources);
+}
+
+/*
+ * read_chunk takes the chunk's row from the slot; its body stays where it is.
+ */
+static CqrsChunk *
+read_chunk(CqrsOutboxScan *scan)
+{
+	CqrsChunk  *chunk = &scan->chunk;
+	MemoryContext caller;
+	Datum	   *values = scan->slot->tts_values;
+
+	MemoryContextReset(scan->chunk_memory);
+	caller = MemoryContextSwitchTo(scan->chunk_memory);
+	slot_getallattrs(scan->slot);
+	chunk->number = DatumGetInt64(values[CQRS_SEGMENT_NUMBER]);
+	chunk->xid = DatumGetFullTransactionId(values[CQRS_SEGMENT_XID]);
+	chunk->changes = DatumGetInt32(values[CQRS_SEGMENT_CHANGES]);
+	chunk->captured_at = DatumGetTimestampTz(values[CQRS_SEGMENT_CAPTURED_AT]);
+	chunk->body = (struct varlena *) DatumGetPointer(values[CQRS_SEGMENT_BODY]);
+	read_sources(scan, values[CQRS_SEGMENT_SOURCES]);
+	MemoryContextSwitchTo(caller);
+	return chunk;
+}
+
+/*
+ * in_window tells whether the chunk in the slot belongs to the window: the range may hold transactions that the checkpoint has seen.
+ */
+static bool
+in_window(CqrsOutboxScan *scan)
+{
+	bool		isnull;
+	Datum		xid = slot_getattr(scan->slot, CQRS_SEGMENT_XID + 1, &isnull);
+
+	return scan->checkpoint == NULL || !cqrs_window_sees(scan->checkpoint, DatumGetFullTransactionId(xid));
+}
+
+/*
+ * cqrs_outbox_scan_next returns the window's next chunk, or NULL.
+ */
+CqrsChunk *
+cqrs_outbox_scan_next(CqrsOutboxScan *scan)
+{
+	for (;;)
+	{
+		if (scan->heap == NULL && !(open_segment(scan) && next_lookup(scan)))
+			return NULL;
+		while (index_getnext_slot(scan->scan, ForwardScanDirection, scan->slot))
+			if (in_window(scan))
+				return read_chunk(scan);
+		if (!next_lookup(scan))
+			close_segment(scan);
+	}
+}
+
+/*
+ * cqrs_outbox_scan_end ends the scan, at its end or before.
+ */
+void
+cqrs_outbox_scan_end(CqrsOutboxScan *scan)
+{
+	if (scan->heap != NULL)
+		close_segment(scan);
+	MemoryContextDelete(scan->memory);
+}
+
+/*
+ * cqrs_outbox_chunk_has tells whether a chunk holds changes of any of the sources.
+ */
+bool
+cqrs_outbox_chunk_has(const CqrsChunk *chunk, const int32 *sources, int nsources)
+{
+	for (int i = 0; i < chunk->nsources; i++)
+		for (int j = 0; j < nsources; j++)
+			if (chunk->sources[i] == sources[j])
+				return true;
+	return false;
+}
+
+/*
+ * has_others tells whether a chunk holds changes of sources other than these, too.
+ */
+static bool
+has_others(const CqrsChunk *chunk, const int32 *sources, int nsources)
+{
+	for (int i = 0; i < chunk->nsources; i++)
+	{
+		int			j = 0;
+
+		while (j < nsources && chunk->sources[i] != sources[j])
+			j++;
+		if (j == nsources)
+			return true;
+	}
+	return false;
+}
+
+/*
+ * count_changes counts the changes of the sources in a chunk that holds others as well.
+ */
+static int64
+count_changes(const CqrsChunk *chunk, const int32 *sources, int nsources)
+{
+	CqrsChangeReader *reader = cqrs_outbox_read_begin(chunk);
+	CqrsChange	change;
+	int64		count = 0;
+
+	while (cqrs_outbox_read_next(reader, &change))
+		for (int i = 0; i < nsources; i++)
+			count += change.source == sources[i];
+	cqrs_outbox_read_end(reader);
+	return count;
+}
+
+/*
+ * cqrs_outbox_count_pending counts the changes of the sources in a window, up to 'limit', and tells when the oldest of those counted was captured.
+ *
+ * Transactions are met in the order in which they began, so past the limit an older change may be left unseen only if its transaction began
+ * later than others that took longer.
+ */
+int64
+cqrs_outbox_count_pending(Snapshot snapshot, const CqrsSnapshot *checkpoint, const int32 *sources, int nsources,
+						  int64 limit, TimestampTz *oldest)
+{
+	CqrsOutboxScan *scan = cqrs_outbox_scan_begin(snapshot, checkpoint, InvalidFullTransactionId);
+	CqrsChunk  *chunk;
+	int64		count = 0;
+
+	*oldest = 0;
+	while (count < limit && (chunk = cqrs_outbox_scan_next(scan)) != NULL)
+	{
+		if (!cqrs_outbox_chunk_has(chunk, sources, nsources))
+			continue;
+		count += has_others(chunk, sources, nsources) ? count_changes(chunk, sources, nsources) : chunk->changes;
+		if (*oldest == 0 || chunk->captured_at < *oldest)
+			*oldest = chunk->captured_at;
+	}
+	cqrs_outbox_scan_end(scan);
+	return Min(count, limit);
+}

@@ -1,0 +1,254 @@
+/*
+ * outbox/show.c
+ *		The outbox for people: cqrs.outbox shows every change that is committed, its rows as JSON objects of texts.
+ *
+ * Values become text by their types' output functions and by nothing else.  A cast to json, or to_jsonb of a type of the user's, could run a function of
+ * the user's as the reader, who is a superuser more often than not.
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "outbox/parts.h"
+#include "registry/registry.h"
+#include "utils/builtins.h"
+#include "utils/hsearch.h"
+#include "utils/jsonb.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/syscache.h"
+#include "utils/timestamp.h"
+#include "utils/xid8.h"
+
+enum
+{
+	COL_POSITION, COL_XID, COL_CAPTURED_AT, COL_KIND, COL_SOURCE, COL_OLD_ROW, COL_NEW_ROW, COL_COUNT
+};
+
+/* How to print images of one shape. */
+typedef struct Printer
+{
+	int32		shape;			/* hash key */
+	TupleDesc	desc;
+	FmgrInfo   *output;			/* by attribute; fn_oid is InvalidOid where there is nothing to print */
+	Datum	   *values;
+	bool	   *nulls;
+} Printer;
+
+/* One call of outbox_rows. */
+typedef struct Show
+{
+	ReturnSetInfo *result;
+	MemoryContext memory;		/* of the call */
+	MemoryContext row;			/* of a row of the result */
+	HTAB	   *printers;
+	List	   *sources;		/* of CqrsSource */
+} Show;
+
+/*
+ * kind_name returns how people call a kind of change.
+ */
+static const char *
+kind_name(CqrsChangeKind kind)
+{
+	switch (kind)
+	{
+		case CQRS_CHANGE_INSERT:
+			return "insert";
+		case CQRS_CHANGE_UPDATE:
+			return "update";
+		case CQRS_CHANGE_DELETE:
+			return "delete";
+		case CQRS_CHANGE_TRUNCATE:
+			return "truncate";
+	}
+	elog(ERROR, "unknown kind of change %d", kind);
+	return NULL;
+}
+
+/*
+ * fill_printer looks up the output functions of a shape's types.  A type that was dropped since has none: its values print as null.
+ */
+static void
+fill_printer(Show *show, Printer *printer, TupleDesc desc)
+{
+	MemoryContext caller = MemoryContextSwitchTo(show->memory);
+	FmgrInfo   *output = palloc0(sizeof(FmgrInfo) * desc->natts);
+
+	for (int i = 0; i < desc->natts; i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(desc, i);
+		Oid			function;
+		bool		varlena;
+
+		if (att->attisdropped || !SearchSysCacheExists1(TYPEOID, ObjectIdGetDatum(att->atttypid)))
+			continue;
+		getTypeOutputInfo(att->atttypid, &function, &varlena);
+		fmgr_info(function, &output[i]);
+	}
+	printer->values = palloc(sizeof(Datum) * desc->natts);
+	printer->nulls = palloc(sizeof(bool) * desc->natts);
+	printer->output = output;
+	printer->desc = desc;
+	MemoryContextSwitchTo(caller);
+}
+
+/*
+ * printer_of returns the printer of a shape.
+ */
+static Printer *
+printer_of(Show *show, int32 shape)
+{
+	bool		found;
+	Printer    *printer = hash_search(show->printers, &shape, HASH_ENTER, &found);
+
+	if (!found)
+		fill_printer(show, printer, cqrs_outbox_shape_desc(shape, NULL));
+	return printer;
+}
+
+/*
+ * push_string adds a string to a jsonb under construction.
+ */
+static void
+push_string(JsonbParseState **state, JsonbIteratorToken token, const char *string)
+{
+	JsonbValue	value;
+
+	value.type = jbvString;
+	value.val.string.val = unconstify(char *, string);
+	value.val.string.len = strlen(string);
+	(void) pushJsonbValue(state, token, &value);
+}
+
+/*
+ * print_image makes an image a jsonb object: column name to text, or to null.
+ */
+static Datum
+print_image(Printer *printer, HeapTuple image)
+{
+	JsonbParseState *state = NULL;
+	JsonbValue	null = {.type = jbvNull};
+
+	heap_deform_tuple(image, printer->desc, printer->values, printer->nulls);
+	(void) pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
+	for (int i = 0; i < printer->desc->natts; i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(printer->desc, i);
+
+		if (att->attisdropped)
+			continue;
+		push_string(&state, WJB_KEY, NameStr(att->attname));
+		if (printer->nulls[i] || !OidIsValid(printer->output[i].fn_oid))
+			(void) pushJsonbValue(&state, WJB_VALUE, &null);
+		else
+			push_string(&state, WJB_VALUE, OutputFunctionCall(&printer->output[i], printer->values[i]));
+	}
+	return JsonbPGetDatum(JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL)));
+}
+
+/*
+ * relation_of returns the table a source is; InvalidOid if it was dropped since.
+ */
+static Oid
+relation_of(const Show *show, int32 source)
+{
+	ListCell   *cell;
+
+	foreach(cell, show->sources)
+		if (((CqrsSource *) lfirst(cell))->id == source)
+			return ((CqrsSource *) lfirst(cell))->relation;
+	return InvalidOid;
+}
+
+/*
+ * show_change adds a row of the result.
+ */
+static void
+show_change(Show *show, const CqrsChunk *chunk, const CqrsChange *change)
+{
+	MemoryContext caller = MemoryContextSwitchTo(show->row);
+	Oid			relation = relation_of(show, change->source);
+	Datum		values[COL_COUNT] = {0};
+	bool		nulls[COL_COUNT] = {false};
+
+	values[COL_POSITION] = Int64GetDatum(change->position);
+	values[COL_XID] = FullTransactionIdGetDatum(chunk->xid);
+	values[COL_CAPTURED_AT] = TimestampTzGetDatum(chunk->captured_at);
+	values[COL_KIND] = CStringGetTextDatum(kind_name(change->kind));
+	values[COL_SOURCE] = ObjectIdGetDatum(relation);
+	nulls[COL_SOURCE] = !OidIsValid(relation);
+	nulls[COL_OLD_ROW] = change->old_tuple == NULL;
+	nulls[COL_NEW_ROW] = change->new_tuple == NULL;
+	if (change->old_tuple)
+		values[COL_OLD_ROW] = print_image(printer_of(show, change->shape), change->old_tuple);
+	if (change->new_tuple)
+		values[COL_NEW_ROW] = print_image(printer_of(show, change->shape), change->new_tuple);
+	tuplestore_putvalues(show->result->setResult, show->result->setDesc, values, nulls);
+	MemoryContextSwitchTo(caller);
+	MemoryContextReset(show->row);
+}
+
+/*
+ * show_chunk adds the rows of one chunk.
+ */
+static void
+show_chunk(Show *show, const CqrsChunk *chunk)
+{
+	CqrsChangeReader *reader = cqrs_outbox_read_begin(chunk);
+	CqrsChange	change;
+
+	while (cqrs_outbox_read_next(reader, &change))
+	{
+		CHECK_FOR_INTERRUPTS();
+		show_change(show, chunk, &change);
+	}
+	cqrs_outbox_read_end(reader);
+}
+
+/*
+ * begin_show prepares a call.
+ */
+static void
+begin_show(Show *show, FunctionCallInfo fcinfo)
+{
+	HASHCTL		info = {.keysize = sizeof(int32),.entrysize = sizeof(Printer)};
+
+	InitMaterializedSRF(fcinfo, 0);
+	show->result = (ReturnSetInfo *) fcinfo->resultinfo;
+	show->memory = CurrentMemoryContext;
+	show->row = AllocSetContextCreate(CurrentMemoryContext, "cqrs outbox row", ALLOCSET_DEFAULT_SIZES);
+	info.hcxt = CurrentMemoryContext;
+	show->printers = hash_create("cqrs outbox printers", 32, &info, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	show->sources = cqrs_source_list();
+}
+
+PG_FUNCTION_INFO_V1(cqrs_outbox_rows);
+
+/*
+ * cqrs_internal.outbox_rows() RETURNS TABLE (position bigint, xid xid8, captured_at timestamptz, kind text, source regclass, old_row jsonb, new_row jsonb)
+ *
+ * Every change of a committed transaction that the statement sees, in no promised order.  What the current transaction has captured is not in it, whether
+ * it is in the buffer still or in the segment.
+ */
+Datum
+cqrs_outbox_rows(PG_FUNCTION_ARGS)
+{
+	FullTransactionId own = GetTopFullTransactionIdIfAny();
+	Show		show;
+	CqrsOutboxScan *scan;
+	CqrsChunk  *chunk;
+
+	begin_show(&show, fcinfo);
+	scan = cqrs_outbox_scan_begin(GetActiveSnapshot(), NULL, InvalidFullTransactionId);
+	while ((chunk = cqrs_outbox_scan_next(scan)) != NULL)
+		if (!FullTransactionIdEquals(chunk->xid, own))
+			show_chunk(&show, chunk);
+	cqrs_outbox_scan_end(scan);
+	return (Datum) 0;
+}
