@@ -46,6 +46,17 @@ cqrs_slots_attach_launcher(void)
 }
 
 /*
+ * cqrs_slots_look_everywhere has all databases looked at in the launcher's next turn.
+ */
+void
+cqrs_slots_look_everywhere(void)
+{
+	LWLockAcquire(cqrs_shared_state->lock, LW_EXCLUSIVE);
+	cqrs_shared_state->everywhere = true;
+	LWLockRelease(cqrs_shared_state->lock);
+}
+
+/*
  * cqrs_slots_take_requests takes what sessions have asked for since the last call.
  */
 int

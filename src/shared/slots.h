@@ -28,6 +28,9 @@ extern void cqrs_slots_attach_launcher(void);
 /* Take what was asked for: databases to look at (returns how many, at most 'max'), or all of them. */
 extern int	cqrs_slots_take_requests(Oid *databases, int max, bool *everywhere);
 
+/* Have all databases looked at. */
+extern void cqrs_slots_look_everywhere(void);
+
 /* Say whether any database is still to be looked at. */
 extern void cqrs_slots_report_looking(bool looking);
 

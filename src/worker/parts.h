@@ -1,0 +1,81 @@
+/*
+ * worker/parts.h
+ *		What the files of this room share.
+ */
+#ifndef CQRS_WORKER_PARTS_H
+#define CQRS_WORKER_PARTS_H
+
+#include "postgres.h"
+
+#include "apply/apply.h"
+#include "datatype/timestamp.h"
+#include "registry/registry.h"
+#include "shared/shared.h"
+
+#define CQRS_WORKER_NAME	"cqrs worker"
+
+/* One version in one round; lives as long as the round. */
+typedef struct CqrsTask
+{
+	CqrsVersion *version;
+	Oid			view;			/* its projection's */
+	bool		paused;
+	char	   *name;			/* the view's, once a step has begun */
+	CqrsBatch	batch;			/* what the last batch did */
+	ErrorData  *error;			/* of the last step, or NULL */
+	ErrorData  *failure;		/* the error to be noted */
+	bool		filling;		/* it came from the fill */
+	TimestampTz retry_at;		/* of a failure that was noted; DT_NOEND: halted */
+} CqrsTask;
+
+/* Part of the work, in a transaction of its own: false if somebody else is in the way just now.  Without a task for what is no version's. */
+typedef bool (*CqrsWork) (CqrsTask *task);
+
+typedef struct CqrsStep
+{
+	CqrsWork	work;
+	CqrsPhase	phase;
+	const char *activity;		/* for pg_stat_activity */
+	bool		one_snapshot;	/* REPEATABLE READ, with no snapshot taken yet */
+} CqrsStep;
+
+typedef enum CqrsStepResult
+{
+	CQRS_STEP_DONE,
+	CQRS_STEP_BUSY,
+	CQRS_STEP_FAILED
+} CqrsStepResult;
+
+/* The memory of the round at hand, and that of the worker's life. */
+extern MemoryContext cqrs_worker_turn;
+extern MemoryContext cqrs_worker_memory;
+
+/* Is the extension that this worker serves still there?  Keeps it from being dropped to the end of the transaction. */
+extern bool cqrs_worker_extension_there(void);
+
+/* End this process: the extension is gone, or no worker is wanted here any more. */
+extern void cqrs_worker_leave(void) pg_attribute_noreturn();
+
+/* Run one step in a transaction of its own; if it fails, 'error' gets why. */
+extern CqrsStepResult cqrs_worker_step(CqrsTask *task, const CqrsStep *step, ErrorData **error);
+
+/* Do what is due now; returns when to look again, if nobody wakes us before. */
+extern TimestampTz cqrs_worker_round(void);
+
+/* Bring a version that is being built, or any other, forward.  'vacuumed' is the caller's memory of one that is. */
+extern CqrsStepResult cqrs_worker_build(CqrsTask *task, bool *vacuumed);
+extern CqrsStepResult cqrs_worker_apply(CqrsTask *task);
+
+/* Does the task's error only say that others, who will be gone in a moment, were in the way? */
+extern bool cqrs_worker_in_the_way(const CqrsTask *task);
+
+/* Note the task's error in the registry and log it; retry_at says what becomes of it, 0 that there is nothing to note any more. */
+extern CqrsStepResult cqrs_worker_note_failure(CqrsTask *task);
+
+/* In the transaction of a step that went well, with the version's lock: it fails no longer. */
+extern void cqrs_worker_note_success(const CqrsTask *task);
+
+/* Watch the utility commands that concern workers. */
+extern void cqrs_worker_watch_utility(void);
+
+#endif							/* CQRS_WORKER_PARTS_H */

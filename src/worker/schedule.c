@@ -1,0 +1,240 @@
+/*
+ * worker/schedule.c
+ *		A worker's round: which versions are due, and when to look again.
+ *
+ * What is to be done is in the registry, which is read anew each round; what to wait for, and how often we have, is in memory of our own.
+ * Versions that serve come first, then those being built.  Leaves the work itself to work.c.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "base/clock.h"
+#include "capture/capture.h"
+#include "settings/settings.h"
+#include "utils/hsearch.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+#include "worker/parts.h"
+
+#define BUSY_INITIAL_MS		50	/* until we ask again for what another process has just now */
+#define BUSY_MAX_MS			1000
+
+/* What we remember of a version between rounds. */
+typedef struct Memory
+{
+	int32		version;		/* key */
+	bool		seen;			/* in the round at hand */
+	bool		vacuumed;		/* since it was filled */
+	int			tries;			/* in a row that somebody was in the way of */
+	TimestampTz in_the_way;		/* since when locks could not be had; 0: they could */
+	TimestampTz until;			/* not to be tried before */
+} Memory;
+
+static HTAB *memories = NULL;
+static TimestampTz tidy_at = 0;
+
+/*
+ * remember returns what we know of a version, nothing at first.
+ */
+static Memory *
+remember(int32 version)
+{
+	Memory	   *memory;
+	bool		found;
+
+	if (memories == NULL)
+	{
+		HASHCTL		control = {.keysize = sizeof(int32),.entrysize = sizeof(Memory),.hcxt = cqrs_worker_memory};
+
+		memories = hash_create("cqrs versions", 64, &control, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	}
+	memory = hash_search(memories, &version, HASH_ENTER, &found);
+	if (!found)
+	{
+		memset(memory, 0, sizeof(Memory));
+		memory->version = version;
+	}
+	return memory;
+}
+
+/*
+ * forget_dropped forgets versions that the round at hand has not seen; sources of theirs may be left to let go of.
+ */
+static void
+forget_dropped(void)
+{
+	HASH_SEQ_STATUS scan;
+	Memory	   *memory;
+
+	if (memories == NULL)
+		return;
+	hash_seq_init(&scan, memories);
+	while ((memory = hash_seq_search(&scan)) != NULL)
+	{
+		if (memory->seen)
+		{
+			memory->seen = false;
+			continue;
+		}
+		tidy_at = 0;
+		(void) hash_search(memories, &memory->version, HASH_REMOVE, NULL);
+	}
+}
+
+/*
+ * read_tasks reads from the registry what versions there are.
+ */
+static List *
+read_tasks(void)
+{
+	List	   *tasks = NIL;
+	ListCell   *projection_cell;
+
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	if (!cqrs_worker_extension_there())
+		cqrs_worker_leave();
+	MemoryContextSwitchTo(cqrs_worker_turn);
+	foreach(projection_cell, cqrs_projection_list())
+	{
+		CqrsProjection *projection = lfirst(projection_cell);
+		ListCell   *cell;
+
+		foreach(cell, cqrs_version_list(projection->id))
+		{
+			CqrsTask   *task = palloc0(sizeof(CqrsTask));
+
+			task->version = lfirst(cell);
+			task->view = projection->view;
+			task->paused = projection->paused;
+			remember(task->version->id)->seen = true;
+			tasks = lappend(tasks, task);
+		}
+	}
+	CommitTransactionCommand();
+	MemoryContextSwitchTo(cqrs_worker_turn);
+	forget_dropped();
+	return tasks;
+}
+
+/*
+ * wait_a_moment has a version tried again soon, and less and less soon.
+ */
+static TimestampTz
+wait_a_moment(Memory *memory, int initial, int max)
+{
+	memory->tries++;
+	memory->until = cqrs_clock_backoff(memory->tries, initial, max);
+	return memory->until;
+}
+
+/*
+ * after_failure decides what becomes of a version whose step failed; returns when to try again.
+ *
+ * That others hold a lock is no failure until it has lasted for cqrs.lock_timeout.  If not even the failure can be noted, only we know of it.
+ */
+static TimestampTz
+after_failure(CqrsTask *task, Memory *memory)
+{
+	TimestampTz now = cqrs_clock_now();
+
+	if (cqrs_worker_in_the_way(task))
+	{
+		if (memory->in_the_way == 0)
+			memory->in_the_way = now;
+		if (!TimestampDifferenceExceeds(memory->in_the_way, now, cqrs_setting_lock_timeout))
+			return wait_a_moment(memory, BUSY_INITIAL_MS, BUSY_MAX_MS);
+	}
+	switch (cqrs_worker_note_failure(task))
+	{
+		case CQRS_STEP_BUSY:
+			return wait_a_moment(memory, BUSY_INITIAL_MS, BUSY_MAX_MS);
+		case CQRS_STEP_FAILED:
+			ereport(WARNING,
+					(errcode(task->error->sqlerrcode),
+					 errmsg("could not record that version %d of projection \"%s\" failed: %s", task->version->number,
+							task->name ? task->name : "", task->error->message),
+					 errdetail_internal("%s", task->failure->message)));
+			return wait_a_moment(memory, cqrs_setting_retry_initial, cqrs_setting_retry_max);
+		default:
+			return task->retry_at != 0 ? task->retry_at : DT_NOEND;
+	}
+}
+
+/*
+ * attend does what is due for one version; returns when to look at it again (DT_NOEND: when woken).
+ */
+static TimestampTz
+attend(CqrsTask *task)
+{
+	const CqrsVersion *version = task->version;
+	Memory	   *memory = remember(version->id);
+	TimestampTz until = Max(version->retry_at, memory->until);
+	bool		building = version->state == CQRS_STATE_BUILDING;
+	CqrsStepResult result;
+
+	if (task->paused || version->state == CQRS_STATE_RETIRED || version->status == CQRS_STATUS_HALTED)
+		return DT_NOEND;
+	if (until > cqrs_clock_now())
+		return until;
+	result = building ? cqrs_worker_build(task, &memory->vacuumed) : cqrs_worker_apply(task);
+	if (result == CQRS_STEP_FAILED)
+		return after_failure(task, memory);
+	memory->in_the_way = 0;
+	if (result == CQRS_STEP_BUSY)
+		return wait_a_moment(memory, BUSY_INITIAL_MS, BUSY_MAX_MS);
+	memory->tries = 0;
+	memory->until = 0;
+	return building ? cqrs_clock_now() : DT_NOEND;	/* what was served just now is maintained from now on */
+}
+
+/*
+ * work_tidy lets go of sources that nobody reads any more.
+ */
+static bool
+work_tidy(CqrsTask *task)
+{
+	return !cqrs_capture_tidy();
+}
+
+/*
+ * tidy lets go of sources after something was dropped, and looks for what could not be had then every cqrs.naptime.
+ */
+static void
+tidy(void)
+{
+	static const CqrsStep step = {.work = work_tidy,.activity = "cqrs: let go of sources"};
+	ErrorData  *error;
+
+	if (tidy_at > cqrs_clock_now())
+		return;
+	if (cqrs_worker_step(NULL, &step, &error) == CQRS_STEP_FAILED)
+		ereport(WARNING,
+				(errcode(error->sqlerrcode),
+				 errmsg("cqrs could not let go of sources and will try again: %s", error->message)));
+	tidy_at = TimestampTzPlusMilliseconds(cqrs_clock_now(), cqrs_setting_naptime);
+}
+
+/*
+ * cqrs_worker_round looks at every version once.
+ */
+TimestampTz
+cqrs_worker_round(void)
+{
+	List	   *tasks = read_tasks();
+	TimestampTz next = DT_NOEND;
+	ListCell   *cell;
+
+	for (int building = 0; building <= 1; building++)
+	{
+		foreach(cell, tasks)
+		{
+			CqrsTask   *task = lfirst(cell);
+
+			if ((task->version->state == CQRS_STATE_BUILDING) == (building == 1))
+				next = Min(next, attend(task));
+		}
+	}
+	tidy();
+	return Min(next, TimestampTzPlusMilliseconds(cqrs_clock_now(), cqrs_setting_naptime));
+}
