@@ -1,0 +1,404 @@
+/*
+ * plan/affected.c
+ *		Strategy keys: the statements that find affected keys, made from terms.
+ *
+ * A relation on a term's path stands for its current state united with the window's old images.  The union is multiplied out, a statement for each
+ * choice, because the planner cannot use an index below an append over a named relation; beyond a few such relations it is a subquery.
+ *
+ * Statements are query trees until the server's deparser writes them out.  Memory is CurrentMemoryContext's.
+ */
+#include "postgres.h"
+
+#include "catalog/namespace.h"
+#include "catalog/pg_type.h"
+#include "nodes/makefuncs.h"
+#include "nodes/nodeFuncs.h"
+#include "optimizer/clauses.h"
+#include "parser/parsetree.h"
+#include "plan/query.h"
+#include "utils/ruleutils.h"
+
+/* Up to so many relations of a path that have old images, a statement is made for each choice. */
+#define CHOICES_LIMIT 4
+
+/* What a relation of the definition is in a statement. */
+typedef enum Form
+{
+	FORM_ABSENT,				/* not in it */
+	FORM_CURRENT,				/* the table */
+	FORM_DELTA,					/* old and new images */
+	FORM_OLD,					/* old images */
+	FORM_EITHER					/* the table united with old images */
+} Form;
+
+/* A statement in the making. */
+typedef struct Writer
+{
+	const CqrsProgram *program;
+	const CqrsTerm *term;
+	const Form *forms;			/* by relation */
+	int		   *position;		/* by relation: its index in the statement */
+	Query	   *query;
+} Writer;
+
+/* Context of translate_mutator. */
+typedef struct Translation
+{
+	const Writer *writer;
+	Relids		absent;
+} Translation;
+
+/*
+ * source_behind returns the source that a relation of the definition is an occurrence of.
+ */
+static CqrsProgramSource *
+source_behind(const CqrsProgram *program, Index relation)
+{
+	return &program->sources[program->query->source_of[relation]];
+}
+
+/*
+ * column_of_delta returns where a delta holds a column of its source.
+ */
+static AttrNumber
+column_of_delta(const CqrsProgramSource *source, AttrNumber attnum)
+{
+	for (int i = 0; i < source->delta->natts - 1; i++)
+		if (source->delta_attnum[i] == attnum)
+			return i + 1;
+	elog(ERROR, "column %d of relation %u is not in its delta", attnum, source->relation);
+	return InvalidAttrNumber;
+}
+
+/*
+ * translate_mutator rewrites variables of the definition as those of the statement.
+ */
+static Node *
+translate_mutator(Node *node, Translation *translation)
+{
+	const Writer *writer = translation->writer;
+
+	if (node == NULL)
+		return NULL;
+	if (IsA(node, Var))
+	{
+		Var		   *var = (Var *) node;
+		AttrNumber	attnum = var->varattno;
+
+		if (bms_is_member(var->varno, translation->absent))
+			return (Node *) makeNullConst(var->vartype, var->vartypmod, var->varcollid);
+		if (writer->forms[var->varno] != FORM_CURRENT)
+			attnum = column_of_delta(source_behind(writer->program, var->varno), attnum);
+		return (Node *) makeVar(writer->position[var->varno], attnum, var->vartype, var->vartypmod, var->varcollid, 0);
+	}
+	return expression_tree_mutator(node, translate_mutator, translation);
+}
+
+/*
+ * translate rewrites an expression of the definition for the statement, with variables of 'absent' relations as nulls.
+ */
+static Node *
+translate(const Writer *writer, Node *node, Relids absent)
+{
+	Translation translation = {.writer = writer, .absent = absent};
+
+	return translate_mutator(node, &translation);
+}
+
+/*
+ * delta_entry makes the range table entry of a source's delta.
+ *
+ * The deparser knows no named relations, but writes a reference to a WITH query just as one is written.
+ */
+static RangeTblEntry *
+delta_entry(const CqrsProgram *program, Index relation)
+{
+	CqrsProgramSource *source = source_behind(program, relation);
+	RangeTblEntry *entry = makeNode(RangeTblEntry);
+	char	   *alias = rt_fetch(relation, program->query->tree->rtable)->eref->aliasname;
+	List	   *columns = NIL;
+
+	for (int i = 0; i < source->delta->natts; i++)
+		columns = lappend(columns, makeString(pstrdup(NameStr(TupleDescAttr(source->delta, i)->attname))));
+	entry->rtekind = RTE_CTE;
+	entry->ctename = psprintf("%s%d", CQRS_DELTA_PREFIX, program->query->source_of[relation]);
+	entry->alias = makeAlias(alias, NIL);
+	entry->eref = makeAlias(alias, columns);
+	entry->inFromCl = true;
+	return entry;
+}
+
+/*
+ * old_images makes the condition that a row of a delta is an old image.
+ */
+static Node *
+old_images(const CqrsProgramSource *source, int position)
+{
+	List	   *less = list_make2(makeString("pg_catalog"), makeString("<"));
+	Var		   *weight = makeVar(position, source->delta->natts, INT8OID, -1, InvalidOid, 0);
+	Const	   *zero = makeConst(INT4OID, -1, InvalidOid, sizeof(int32), Int32GetDatum(0), false, true);
+
+	return (Node *) make_opclause(OpernameGetOprid(less, INT8OID, INT4OID), BOOLOID, false, (Expr *) weight,
+								  (Expr *) zero, InvalidOid, InvalidOid);
+}
+
+/*
+ * add_entry puts a range table entry into a statement's FROM.
+ */
+static void
+add_entry(Query *query, RangeTblEntry *entry)
+{
+	RangeTblRef *reference = makeNode(RangeTblRef);
+
+	query->rtable = lappend(query->rtable, entry);
+	reference->rtindex = list_length(query->rtable);
+	query->jointree->fromlist = lappend(query->jointree->fromlist, reference);
+}
+
+/*
+ * new_query makes an empty SELECT.
+ */
+static Query *
+new_query(void)
+{
+	Query	   *query = makeNode(Query);
+
+	query->commandType = CMD_SELECT;
+	query->querySource = QSRC_ORIGINAL;
+	query->canSetTag = true;
+	query->jointree = makeFromExpr(NIL, NULL);
+	return query;
+}
+
+/*
+ * select_columns makes the SELECT of a delta's columns from an entry: the table itself or the delta's old images.
+ */
+static Query *
+select_columns(const CqrsProgramSource *source, RangeTblEntry *entry, bool old)
+{
+	Query	   *query = new_query();
+
+	add_entry(query, entry);
+	for (int i = 0; i < source->delta->natts - 1; i++)
+	{
+		Form_pg_attribute column = TupleDescAttr(source->delta, i);
+		Var		   *var = makeVar(1, old ? i + 1 : source->delta_attnum[i], column->atttypid, column->atttypmod,
+								  column->attcollation, 0);
+
+		query->targetList = lappend(query->targetList,
+									makeTargetEntry((Expr *) var, i + 1, pstrdup(NameStr(column->attname)), false));
+	}
+	if (old)
+		query->jointree->quals = old_images(source, 1);
+	return query;
+}
+
+/*
+ * subquery_entry makes the entry of a subquery in FROM.
+ */
+static RangeTblEntry *
+subquery_entry(Query *subquery, char *alias)
+{
+	RangeTblEntry *entry = makeNode(RangeTblEntry);
+	List	   *columns = NIL;
+	ListCell   *cell;
+
+	foreach(cell, subquery->targetList)
+		columns = lappend(columns, makeString(((TargetEntry *) lfirst(cell))->resname));
+	entry->rtekind = RTE_SUBQUERY;
+	entry->subquery = subquery;
+	entry->alias = makeAlias(alias, NIL);
+	entry->eref = makeAlias(alias, columns);
+	entry->inFromCl = true;
+	return entry;
+}
+
+/*
+ * either_entry makes the entry of a table united with its old images.
+ */
+static RangeTblEntry *
+either_entry(const CqrsProgram *program, Index relation)
+{
+	CqrsProgramSource *source = source_behind(program, relation);
+	RangeTblEntry *table = copyObject(rt_fetch(relation, program->query->tree->rtable));
+	Query	   *query = new_query();
+	SetOperationStmt *united = makeNode(SetOperationStmt);
+
+	add_entry(query, subquery_entry(select_columns(source, table, false), "current"));
+	add_entry(query, subquery_entry(select_columns(source, delta_entry(program, relation), true), "old"));
+	united->op = SETOP_UNION;
+	united->all = true;
+	united->larg = linitial(query->jointree->fromlist);
+	united->rarg = lsecond(query->jointree->fromlist);
+	query->jointree->fromlist = NIL;
+	query->targetList = copyObject(((RangeTblEntry *) linitial(query->rtable))->subquery->targetList);
+	query->setOperations = (Node *) united;
+	return subquery_entry(query, table->eref->aliasname);
+}
+
+/*
+ * add_relation puts a relation into the statement in its form.
+ */
+static void
+add_relation(Writer *writer, Index relation)
+{
+	const CqrsProgram *program = writer->program;
+	RangeTblEntry *entry;
+
+	switch (writer->forms[relation])
+	{
+		case FORM_ABSENT:
+			return;
+		case FORM_CURRENT:
+			entry = copyObject(rt_fetch(relation, program->query->tree->rtable));
+			break;
+		case FORM_EITHER:
+			entry = either_entry(program, relation);
+			break;
+		default:
+			entry = delta_entry(program, relation);
+			break;
+	}
+	add_entry(writer->query, entry);
+	writer->position[relation] = list_length(writer->query->rtable);
+}
+
+/*
+ * add_conditions puts the term's conditions into WHERE, and picks old images where they are meant.
+ */
+static void
+add_conditions(Writer *writer, int nrelations)
+{
+	List	   *conditions = NIL;
+	ListCell   *cell;
+
+	foreach(cell, writer->term->clauses)
+		conditions = lappend(conditions, translate(writer, lfirst(cell), NULL));
+	for (int relation = 1; relation <= nrelations; relation++)
+		if (writer->forms[relation] == FORM_OLD)
+			conditions = lappend(conditions, old_images(source_behind(writer->program, relation),
+														writer->position[relation]));
+	if (conditions != NIL)
+		writer->query->jointree->quals = (Node *) make_ands_explicit(conditions);
+}
+
+/*
+ * add_keys makes the select list: the key, each once.
+ */
+static void
+add_keys(Writer *writer)
+{
+	Query	   *query = writer->query;
+	ListCell   *cell;
+
+	foreach(cell, writer->term->keys)
+	{
+		int			number = foreach_current_index(cell) + 1;
+		char	   *name = NameStr(TupleDescAttr(writer->program->affected, number - 1)->attname);
+		Expr	   *key = (Expr *) translate(writer, lfirst(cell), writer->term->absent);
+		TargetEntry *target = makeTargetEntry(key, number, pstrdup(name), false);
+		SortGroupClause *distinct = makeNode(SortGroupClause);
+
+		target->ressortgroupref = number;
+		distinct->tleSortGroupRef = number;
+		query->targetList = lappend(query->targetList, target);
+		query->distinctClause = lappend(query->distinctClause, distinct);
+	}
+	if (writer->term->constant)
+	{
+		query->distinctClause = NIL;
+		query->limitCount = (Node *) makeConst(INT8OID, -1, InvalidOid, sizeof(int64), Int64GetDatum(1), false,
+											   FLOAT8PASSBYVAL);
+		query->limitOption = LIMIT_OPTION_COUNT;
+	}
+}
+
+/*
+ * write_term makes the statement of a term in which relations have the given forms.
+ */
+static char *
+write_term(const CqrsProgram *program, const CqrsTerm *term, const Form *forms)
+{
+	int			nrelations = list_length(program->query->tree->rtable);
+	Writer		writer = {.program = program, .term = term, .forms = forms};
+
+	writer.position = palloc0(sizeof(int) * (nrelations + 1));
+	writer.query = new_query();
+	add_relation(&writer, term->relation);
+	for (int relation = 1; relation <= nrelations; relation++)
+		if (relation != term->relation)
+			add_relation(&writer, relation);
+	add_conditions(&writer, nrelations);
+	add_keys(&writer);
+	return pg_get_querydef(writer.query, false);
+}
+
+/*
+ * with_old_images returns the relations of a term's path whose old images must be looked at.
+ */
+static Relids
+with_old_images(const CqrsProgram *program, const CqrsTerm *term, Bitmapset *changed)
+{
+	Relids		result = NULL;
+	int			relation = -1;
+
+	while (term->united && (relation = bms_next_member(term->path, relation)) >= 0)
+		if (bms_is_member(program->query->source_of[relation], changed))
+			result = bms_add_member(result, relation);
+	return result;
+}
+
+/*
+ * append_new appends a statement unless it is there already, as terms of different null patterns may make the same.
+ */
+static List *
+append_new(List *statements, char *statement)
+{
+	ListCell   *cell;
+
+	foreach(cell, statements)
+		if (strcmp(lfirst(cell), statement) == 0)
+			return statements;
+	return lappend(statements, statement);
+}
+
+/*
+ * write_choices appends the statements of a term: one for each choice between current state and old images.
+ */
+static List *
+write_choices(List *statements, const CqrsProgram *program, const CqrsTerm *term, Bitmapset *changed)
+{
+	int			nrelations = list_length(program->query->tree->rtable);
+	Form	   *forms = palloc0(sizeof(Form) * (nrelations + 1));
+	Relids		either = with_old_images(program, term, changed);
+	bool		multiply = bms_num_members(either) <= CHOICES_LIMIT;
+	int			relation = -1;
+
+	while ((relation = bms_next_member(term->path, relation)) >= 0)
+		forms[relation] = FORM_CURRENT;
+	forms[term->relation] = FORM_DELTA;
+	for (uint32 mask = 0; mask < (multiply ? 1u << bms_num_members(either) : 1u); mask++)
+	{
+		relation = -1;
+		for (int i = 0; (relation = bms_next_member(either, relation)) >= 0; i++)
+			forms[relation] = !multiply ? FORM_EITHER : mask & (1u << i) ? FORM_OLD : FORM_CURRENT;
+		statements = append_new(statements, write_term(program, term, forms));
+	}
+	return statements;
+}
+
+/*
+ * cqrs_plan_affected makes the statements that find the keys which a change of one source can affect.
+ */
+List *
+cqrs_plan_affected(const CqrsProgram *program, int source, Bitmapset *changed)
+{
+	List	   *statements = NIL;
+	ListCell   *cell;
+
+	if (program->sources[source].strategy != CQRS_STRATEGY_KEYS)
+		return NIL;
+	foreach(cell, program->query->terms[source])
+		statements = write_choices(statements, program, lfirst(cell), changed);
+	return statements;
+}

@@ -1,0 +1,102 @@
+/*
+ * plan/compute.c
+ *		Strategy keys, flat form: the definition with the affected keys as a semi-join below its grouping.
+ *
+ * The planner then chooses, by the number of keys, between looking them up and hashing.  The statement is the definition's own tree, written out by the
+ * server's deparser.  Memory is CurrentMemoryContext's.
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "nodes/makefuncs.h"
+#include "optimizer/clauses.h"
+#include "plan/query.h"
+#include "rewrite/rewriteManip.h"
+#include "utils/ruleutils.h"
+
+/*
+ * affected_entry makes the range table entry of the affected keys; see delta_entry in affected.c.
+ */
+static RangeTblEntry *
+affected_entry(const CqrsProgram *program)
+{
+	RangeTblEntry *entry = makeNode(RangeTblEntry);
+	List	   *columns = NIL;
+
+	for (int i = 0; i < program->nkeys; i++)
+		columns = lappend(columns, makeString(pstrdup(NameStr(TupleDescAttr(program->affected, i)->attname))));
+	entry->rtekind = RTE_CTE;
+	entry->ctename = pstrdup(CQRS_AFFECTED);
+	entry->eref = makeAlias(CQRS_AFFECTED, columns);
+	entry->inFromCl = true;
+	return entry;
+}
+
+/*
+ * matches makes the condition, one query level down, that a key's column equals that of the affected key.
+ */
+static Node *
+matches(const CqrsProgram *program, int key)
+{
+	Form_pg_attribute column = TupleDescAttr(program->affected, key);
+	Var		   *affected = makeVar(1, key + 1, column->atttypid, column->atttypmod, column->attcollation, 0);
+	Node	   *mine = copyObject(list_nth(program->query->keys, key));
+
+	IncrementVarSublevelsUp(mine, 1, 0);
+	return (Node *) make_opclause(cqrs_key_equality(column->atttypid), BOOLOID, false, (Expr *) affected, (Expr *) mine,
+								  InvalidOid, column->attcollation);
+}
+
+/*
+ * is_among makes the condition that the key, in the columns that are not null, is one of those affected.
+ *
+ * EXISTS rather than IN: it can name an operator for each column, and nothing in it can be mistaken for a column of the subquery.
+ */
+static Node *
+is_among(const CqrsProgram *program, List *conditions)
+{
+	Query	   *query = makeNode(Query);
+	RangeTblRef *reference = makeNode(RangeTblRef);
+	SubLink    *exists = makeNode(SubLink);
+
+	reference->rtindex = 1;
+	query->commandType = CMD_SELECT;
+	query->canSetTag = true;
+	query->rtable = list_make1(affected_entry(program));
+	query->jointree = makeFromExpr(list_make1(reference), (Node *) make_ands_explicit(conditions));
+	exists->subLinkType = EXISTS_SUBLINK;
+	exists->subselect = (Node *) query;
+	exists->location = -1;
+	return (Node *) exists;
+}
+
+/*
+ * cqrs_plan_compute makes the statement that recomputes affected keys of one null pattern.
+ */
+char *
+cqrs_plan_compute(const CqrsProgram *program, uint32 nulls)
+{
+	Query	   *tree = copyObject(program->query->tree);
+	List	   *equalities = NIL;
+
+	for (int i = 0; i < program->nkeys; i++)
+	{
+		if ((nulls >> i) & 1)
+		{
+			NullTest   *test = makeNode(NullTest);
+
+			test->arg = copyObject(list_nth(program->query->keys, i));
+			test->nulltesttype = IS_NULL;
+			test->location = -1;
+			tree->jointree->quals = make_and_qual(tree->jointree->quals, (Node *) test);
+		}
+		else
+			equalities = lappend(equalities, matches(program, i));
+	}
+	if (equalities != NIL)
+	{
+		tree->jointree->quals = make_and_qual(tree->jointree->quals, is_among(program, equalities));
+		tree->hasSubLinks = true;
+	}
+	return pg_get_querydef(tree, false);
+}

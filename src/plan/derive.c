@@ -1,0 +1,199 @@
+/*
+ * plan/derive.c
+ *		From a definition to a program: what it reads, by which strategy each source is followed, and the shapes of rows between the statements.
+ *
+ * Leaves the statements themselves to keys.c, full.c and merge.c, which make them when they are asked for.  Takes ACCESS SHARE on what the definition
+ * reads, to the end of the transaction.  The program and all it points to is in CurrentMemoryContext.
+ */
+#include "postgres.h"
+
+#include "access/relation.h"
+#include "catalog/pg_type.h"
+#include "optimizer/optimizer.h"
+#include "parser/parsetree.h"
+#include "plan/query.h"
+#include "storage/lockdefs.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+
+/*
+ * row_of returns the row type of a relation.
+ */
+static TupleDesc
+row_of(Oid relid)
+{
+	Relation	relation = relation_open(relid, AccessShareLock);
+	TupleDesc	row = CreateTupleDescCopy(RelationGetDescr(relation));
+
+	relation_close(relation, NoLock);
+	return row;
+}
+
+/*
+ * weight_name finds a name for the weight that no column of the source has.
+ */
+static char *
+weight_name(const CqrsProgramSource *source)
+{
+	char	   *name = pstrdup("cqrs_weight");
+
+	while (get_attnum(source->relation, name) != InvalidAttrNumber)
+		name = psprintf("%s_", name);
+	return name;
+}
+
+/*
+ * shape_delta makes the row type of a source's delta: the columns that are read, and the weight.
+ */
+static void
+shape_delta(CqrsProgramSource *source)
+{
+	Relation	relation = relation_open(source->relation, AccessShareLock);
+	int			ncolumns = bms_num_members(source->columns);
+	int			column = -1;
+	int			i = 0;
+
+	source->delta = CreateTemplateTupleDesc(ncolumns + 1);
+	source->delta_attnum = palloc(sizeof(AttrNumber) * (ncolumns + 1));
+	while ((column = bms_next_member(source->columns, column)) >= 0)
+	{
+		source->delta_attnum[i++] = column;
+		TupleDescCopyEntry(source->delta, i, RelationGetDescr(relation), column);
+	}
+	TupleDescInitEntry(source->delta, ncolumns + 1, weight_name(source), INT8OID, -1, 0);
+	relation_close(relation, NoLock);
+}
+
+/*
+ * shape_affected makes the row type of affected keys.
+ *
+ * The columns get names of our own: statements mention them beside names of the user's, which must not be mistaken for them.
+ */
+static void
+shape_affected(CqrsProgram *program)
+{
+	program->affected = CreateTemplateTupleDesc(program->nkeys);
+	for (int i = 0; i < program->nkeys; i++)
+	{
+		TupleDescCopyEntry(program->affected, i + 1, program->row, program->key[i]);
+		namestrcpy(&TupleDescAttr(program->affected, i)->attname, psprintf("cqrs_key_%d", i + 1));
+	}
+}
+
+/*
+ * take_apart keeps what keys.c needs of a query of one level.
+ */
+static void
+take_apart(CqrsProgram *program, Query *tree)
+{
+	CqrsQuery  *query = program->query;
+	ListCell   *cell;
+
+	tree->sortClause = NIL;
+	query->tree = tree;
+	query->join = cqrs_join_build(tree);
+	for (int i = 0; i < program->nkeys; i++)
+	{
+		Node	   *key = (Node *) get_tle_by_resno(tree->targetList, program->key[i])->expr;
+
+		query->keys = lappend(query->keys, key);
+		query->flat_keys = lappend(query->flat_keys, flatten_join_alias_vars(tree, copyObject(key)));
+	}
+	query->source_of = palloc(sizeof(int) * (list_length(tree->rtable) + 1));
+	foreach(cell, tree->rtable)
+	{
+		RangeTblEntry *entry = lfirst(cell);
+		int		   *index = &query->source_of[foreach_current_index(cell) + 1];
+
+		*index = -1;
+		for (int i = 0; i < program->nsources && entry->rtekind == RTE_RELATION; i++)
+			if (program->sources[i].relation == entry->relid)
+				*index = i;
+	}
+}
+
+/*
+ * choose_strategy decides how each source is followed.
+ */
+static void
+choose_strategy(CqrsProgram *program, Query *tree)
+{
+	const char *obstacle = cqrs_query_obstacle(tree);
+
+	if (obstacle == NULL && program->nkeys == 0)
+		obstacle = "the key has no columns";
+	if (obstacle == NULL)
+	{
+		take_apart(program, tree);
+		obstacle = cqrs_keys_obstacle(program);
+	}
+	if (obstacle == NULL)
+		cqrs_keys_derive(program);
+	else
+		cqrs_full_derive(program, obstacle);
+
+	program->strategy = CQRS_STRATEGY_FULL;
+	for (int i = 0; i < program->nsources; i++)
+		if (program->sources[i].strategy == CQRS_STRATEGY_KEYS)
+			program->strategy = CQRS_STRATEGY_KEYS;
+}
+
+/*
+ * holds_nulls tells whether the version's table was built with a key column that can be null.
+ *
+ * A source's column may have become NOT NULL since; the table, and changes not applied yet, may still hold nulls of before.
+ */
+static bool
+holds_nulls(const CqrsProgram *program, AttrNumber column)
+{
+	Relation	table = relation_open(program->table, AccessShareLock);
+	bool		result = table->rd_rel->relhasindex && !TupleDescAttr(RelationGetDescr(table), column - 1)->attnotnull;
+
+	relation_close(table, NoLock);
+	return result;
+}
+
+/*
+ * prove_key finds out what the query says of its key.
+ */
+static void
+prove_key(CqrsProgram *program, Query *tree)
+{
+	Bitmapset  *columns = NULL;
+
+	for (int i = 0; i < program->nkeys; i++)
+	{
+		columns = bms_add_member(columns, program->key[i]);
+		if (cqrs_key_nullable(tree, program->key[i]) || holds_nulls(program, program->key[i]))
+			program->key_nullable = bms_add_member(program->key_nullable, i);
+	}
+	program->key_unique = cqrs_unique_by(tree, columns);
+}
+
+/*
+ * cqrs_plan_derive makes the program of a version.
+ */
+CqrsProgram *
+cqrs_plan_derive(Oid definition, Oid table, const AttrNumber *key, int nkeys)
+{
+	CqrsProgram *program = palloc0(sizeof(CqrsProgram));
+	Query	   *tree = cqrs_query_of_view(definition);
+
+	program->definition = definition;
+	program->table = table;
+	program->row = row_of(definition);
+	program->nkeys = nkeys;
+	program->key = palloc(sizeof(AttrNumber) * Max(nkeys, 1));
+	for (int i = 0; i < nkeys; i++)
+		program->key[i] = key[i];
+	program->query = palloc0(sizeof(CqrsQuery));
+
+	cqrs_query_collect(program, tree);
+	for (int i = 0; i < program->nsources; i++)
+		shape_delta(&program->sources[i]);
+	shape_affected(program);
+	prove_key(program, tree);
+	choose_strategy(program, tree);
+	return program;
+}

@@ -1,0 +1,162 @@
+/*
+ * plan/explain.c
+ *		A program in words: strategies and reasons, key, sources, and every statement.
+ *
+ * Memory is CurrentMemoryContext's.
+ */
+#include "postgres.h"
+
+#include <ctype.h>
+
+#include "base/names.h"
+#include "lib/stringinfo.h"
+#include "plan/query.h"
+#include "utils/lsyscache.h"
+
+/*
+ * strategy_line says by which strategy, and why not a better one.
+ */
+static char *
+strategy_line(const char *what, CqrsStrategy strategy, const char *reason)
+{
+	if (strategy == CQRS_STRATEGY_KEYS)
+		return psprintf("%s: keys", what);
+	return reason ? psprintf("%s: full, because %s", what, reason) : psprintf("%s: full", what);
+}
+
+/*
+ * one_line writes a statement of the deparser's without its line breaks and indentation; what is quoted stays as it is.
+ */
+static char *
+one_line(const char *sql)
+{
+	StringInfoData line;
+	char		quote = '\0';
+
+	initStringInfo(&line);
+	for (; *sql != '\0'; sql++)
+	{
+		if (quote == '\0' && (*sql == '\'' || *sql == '"'))
+			quote = *sql;
+		else if (*sql == quote)
+			quote = '\0';
+		if (quote != '\0' || !isspace((unsigned char) *sql))
+			appendStringInfoChar(&line, *sql);
+		else if (line.len > 0 && line.data[line.len - 1] != ' ')
+			appendStringInfoChar(&line, ' ');
+	}
+	return line.data;
+}
+
+/*
+ * key_name returns the quoted name of a key column.
+ */
+static const char *
+key_name(const CqrsProgram *program, int key)
+{
+	return cqrs_name_identifier(NameStr(TupleDescAttr(program->row, program->key[key] - 1)->attname));
+}
+
+/*
+ * key_line says what the key is, and what the query proves of it.
+ */
+static char *
+key_line(const CqrsProgram *program)
+{
+	StringInfoData line;
+	int			key = -1;
+
+	initStringInfo(&line);
+	appendStringInfoString(&line, "key: (");
+	for (int i = 0; i < program->nkeys; i++)
+		appendStringInfo(&line, "%s%s", i ? ", " : "", key_name(program, i));
+	appendStringInfo(&line, "), %s", program->key_unique ? "proved unique" : "looked through for duplicates in each batch");
+	while ((key = bms_next_member(program->key_nullable, key)) >= 0)
+		appendStringInfo(&line, ", %s can be null", key_name(program, key));
+	return line.data;
+}
+
+/*
+ * source_line says which columns of a source are read, and how it is followed.
+ */
+static char *
+source_line(const CqrsProgramSource *source)
+{
+	StringInfoData what;
+
+	initStringInfo(&what);
+	appendStringInfo(&what, "source %s (", cqrs_name_shown(source->relation));
+	for (int i = 0; i < source->delta->natts - 1; i++)
+		appendStringInfo(&what, "%s%s", i ? ", " : "",
+						 cqrs_name_identifier(NameStr(TupleDescAttr(source->delta, i)->attname)));
+	appendStringInfoChar(&what, ')');
+	return strategy_line(what.data, source->strategy, source->reason);
+}
+
+/*
+ * affected_lines shows the statements that a change of one source asks for, and whose old images would multiply them.
+ */
+static List *
+affected_lines(List *lines, const CqrsProgram *program, int source)
+{
+	const char *name = cqrs_name_shown(program->sources[source].relation);
+	ListCell   *cell;
+	StringInfoData also;
+
+	foreach(cell, cqrs_plan_affected(program, source, NULL))
+		lines = lappend(lines, psprintf("affected by %s: %s", name, one_line(lfirst(cell))));
+
+	initStringInfo(&also);
+	for (int i = 0; i < program->nsources; i++)
+	{
+		List	   *more = cqrs_plan_affected(program, source, bms_make_singleton(i));
+
+		if (list_length(more) > list_length(cqrs_plan_affected(program, source, NULL)))
+			appendStringInfo(&also, "%s%s", also.len ? ", " : "", cqrs_name_shown(program->sources[i].relation));
+	}
+	if (also.len)
+		lines = lappend(lines, psprintf("affected by %s: the same with old images of %s, if there are any", name, also.data));
+	return lines;
+}
+
+/*
+ * pattern_lines shows the statements for one null pattern.
+ */
+static List *
+pattern_lines(List *lines, const CqrsProgram *program, uint32 nulls, const char *of)
+{
+	if (program->strategy == CQRS_STRATEGY_KEYS)
+	{
+		lines = lappend(lines, psprintf("compute%s: %s", of, one_line(cqrs_plan_compute(program, nulls))));
+		lines = lappend(lines, psprintf("delete%s: %s", of, cqrs_plan_delete(program, nulls, false)));
+	}
+	else
+		lines = lappend(lines, psprintf("delete%s: %s", of, cqrs_plan_delete(program, nulls, true)));
+	return lappend(lines, psprintf("merge%s: %s", of, cqrs_plan_merge(program, nulls)));
+}
+
+/*
+ * cqrs_plan_explain shows a program.
+ *
+ * Of null patterns it shows those of one column; others are made alike.
+ */
+List *
+cqrs_plan_explain(const CqrsProgram *program)
+{
+	List	   *lines = NIL;
+	int			key = -1;
+
+	lines = lappend(lines, strategy_line("strategy", program->strategy, program->reason));
+	lines = lappend(lines, key_line(program));
+	for (int i = 0; i < program->nsources; i++)
+		lines = lappend(lines, source_line(&program->sources[i]));
+	for (int i = 0; i < program->nsources; i++)
+		lines = affected_lines(lines, program, i);
+	lines = lappend(lines, psprintf("evaluate: %s", cqrs_plan_evaluate(program)));
+	lines = pattern_lines(lines, program, 0, "");
+	while ((key = bms_next_member(program->key_nullable, key)) >= 0)
+		lines = pattern_lines(lines, program, 1u << key, psprintf(" where %s is null", key_name(program, key)));
+	if (!program->key_unique)
+		lines = lappend(lines, psprintf("duplicate: %s", cqrs_plan_duplicate(program, 0)));
+	return lines;
+}

@@ -1,0 +1,234 @@
+/*
+ * plan/keys.c
+ *		Strategy keys: which keys a change can affect, and their recomputation.
+ *
+ * For each occurrence T of a changed source and each null pattern N (a set of the key's relations that outer joins may null-extend, the empty one
+ * included): suppose T's row and the key's relations outside N present, reduce outer joins under that supposition, and link T with those relations
+ * through the strict conditions that then hold.  The key is computed with N null-extended.  T's row need not be present in the rows whose keys are
+ * found that way: a row that leaves lets null-extended ones appear.  So conditions that are not strict must be left out, even as filters.
+ *
+ * Deriving finds the terms; statements are made from them when they are asked for, as query trees that the server's own deparser writes out, so that
+ * quoting, qualification and operators are its business.  Statements are valid under the search_path in force while they are made.  Memory is
+ * CurrentMemoryContext's.
+ */
+#include "postgres.h"
+
+#include "base/names.h"
+#include "nodes/makefuncs.h"
+#include "nodes/nodeFuncs.h"
+#include "optimizer/clauses.h"
+#include "optimizer/optimizer.h"
+#include "parser/parsetree.h"
+#include "plan/query.h"
+
+/* More of the key's relations than this on nullable sides, and a change would ask for too many statements. */
+#define NULLABLE_LIMIT 4
+
+/*
+ * cqrs_keys_obstacle says in words why the key of a query of one level cannot be followed, or NULL.
+ */
+const char *
+cqrs_keys_obstacle(const CqrsProgram *program)
+{
+	Relids		relations = NULL;
+	Relids		present;
+	ListCell   *cell;
+
+	foreach(cell, program->query->flat_keys)
+	{
+		Node	   *key = lfirst(cell);
+		AttrNumber	attnum = program->key[foreach_current_index(cell)];
+		const char *name = NameStr(TupleDescAttr(program->row, attnum - 1)->attname);
+
+		if (contain_agg_clause(key))
+			return psprintf("the key's column %s is an aggregate", cqrs_name_identifier(name));
+		if (cqrs_join_whole_row(key))
+			return psprintf("the key's column %s is made of a whole row", cqrs_name_identifier(name));
+		relations = bms_add_members(relations, pull_varnos(NULL, key));
+	}
+	present = cqrs_join_reduce(program->query->join, NULL, NULL);
+	if (bms_num_members(bms_difference(relations, present)) > NULLABLE_LIMIT)
+		return "the key's columns come from too many relations on the nullable sides of outer joins";
+	return NULL;
+}
+
+/* ---- deriving: from the query to terms ---- */
+
+/*
+ * plain_column returns the column that an expression is, with only its type made another of the same representation, or NULL.
+ */
+static Var *
+plain_column(Node *node)
+{
+	while (node != NULL && IsA(node, RelabelType))
+		node = (Node *) ((RelabelType *) node)->arg;
+	return node != NULL && IsA(node, Var) && ((Var *) node)->varlevelsup == 0 ? (Var *) node : NULL;
+}
+
+/*
+ * equated finds the column of 'relation' that the conditions equate with a key's column, by the equality that tells keys apart, or NULL.
+ */
+static Var *
+equated(const Var *key, Index relation, List *conjuncts)
+{
+	ListCell   *cell;
+
+	foreach(cell, conjuncts)
+	{
+		OpExpr	   *clause = (OpExpr *) ((CqrsConjunct *) lfirst(cell))->clause;
+		Var		   *left;
+		Var		   *right;
+
+		if (!IsA(clause, OpExpr) || list_length(clause->args) != 2 ||
+			clause->opno != cqrs_key_equality(key->vartype) || clause->inputcollid != key->varcollid)
+			continue;
+		left = plain_column(linitial(clause->args));
+		right = plain_column(lsecond(clause->args));
+		if (left == NULL || right == NULL)
+			continue;
+		if (equal(right, key))
+			right = left;
+		else if (!equal(left, key))
+			continue;
+		if (right->varno == relation && right->vartype == key->vartype && right->vartypmod == key->vartypmod &&
+			right->varcollid == key->varcollid)
+			return right;
+	}
+	return NULL;
+}
+
+/*
+ * bring_near replaces key columns by columns of the changed relation that are sure to equal them, so that no join is needed to find them.
+ *
+ * That may find keys that no row has, which does no harm; a null is no such key.
+ */
+static void
+bring_near(CqrsTerm *term, List *conjuncts)
+{
+	ListCell   *cell;
+
+	foreach(cell, term->keys)
+	{
+		Var		   *key = lfirst(cell);
+		Var		   *near;
+		NullTest   *test;
+
+		if (!IsA(key, Var) || key->varno == term->relation || bms_is_member(key->varno, term->absent))
+			continue;
+		near = equated(key, term->relation, conjuncts);
+		if (near == NULL)
+			continue;
+		lfirst(cell) = near;
+		test = makeNode(NullTest);
+		test->arg = (Expr *) near;
+		test->nulltesttype = IS_NOT_NULL;
+		test->location = -1;
+		term->clauses = list_append_unique(term->clauses, test);
+	}
+}
+
+/*
+ * make_term makes the term of one relation and null pattern.
+ *
+ * Sets *term to NULL where no row can have that pattern.  False if the key cannot be reached.
+ */
+static bool
+make_term(const CqrsQuery *query, Index relation, Relids absent, CqrsTerm **result)
+{
+	CqrsTerm   *term = palloc0(sizeof(CqrsTerm));
+	Relids		all = pull_varnos(NULL, (Node *) query->flat_keys);
+	Relids		present = bms_difference(all, absent);
+	List	   *conjuncts;
+	bool		pairs;
+	ListCell   *cell;
+
+	*result = NULL;
+	if (bms_overlap(cqrs_join_reduce(query->join, present, NULL), absent))
+		return true;
+	*result = term;
+	term->relation = relation;
+	term->absent = absent;
+	term->keys = list_copy(query->flat_keys);
+	term->constant = bms_is_empty(present);
+	if (term->constant)
+		return true;
+
+	(void) cqrs_join_reduce(query->join, bms_add_member(bms_copy(present), relation), &conjuncts);
+	bring_near(term, conjuncts);
+	present = bms_difference(pull_varnos(NULL, (Node *) term->keys), absent);
+	if (!cqrs_join_path(conjuncts, relation, present, &term->path, &pairs))
+		return false;
+	foreach(cell, conjuncts)
+	{
+		CqrsConjunct *conjunct = lfirst(cell);
+
+		if (bms_is_subset(conjunct->relations, term->path))
+			term->clauses = lappend(term->clauses, conjunct->clause);
+	}
+	term->path = bms_del_member(term->path, relation);
+	term->united = !(pairs && bms_membership(all) == BMS_SINGLETON);
+	return true;
+}
+
+/*
+ * subset returns the members of 'set' that the bits of 'mask' pick.
+ */
+static Relids
+subset(Relids set, uint32 mask)
+{
+	Relids		result = NULL;
+	int			member = -1;
+
+	for (int i = 0; (member = bms_next_member(set, member)) >= 0; i++)
+		if (mask & (1u << i))
+			result = bms_add_member(result, member);
+	return result;
+}
+
+/*
+ * add_terms adds the terms of one relation; false if the key cannot be reached in one of them.
+ */
+static bool
+add_terms(const CqrsQuery *query, Index relation, List **terms)
+{
+	Relids		nullable = bms_difference(pull_varnos(NULL, (Node *) query->flat_keys),
+										  cqrs_join_reduce(query->join, NULL, NULL));
+	CqrsTerm   *term;
+
+	for (uint32 mask = 0; mask < (1u << bms_num_members(nullable)); mask++)
+	{
+		if (!make_term(query, relation, subset(nullable, mask), &term))
+			return false;
+		if (term != NULL)
+			*terms = lappend(*terms, term);
+	}
+	return true;
+}
+
+/*
+ * cqrs_keys_derive finds the terms of every source; one whose changes cannot be linked with the key is full.
+ */
+void
+cqrs_keys_derive(CqrsProgram *program)
+{
+	CqrsQuery  *query = program->query;
+	int			nrelations = list_length(query->tree->rtable);
+
+	query->terms = palloc0(sizeof(List *) * program->nsources);
+	for (int i = 0; i < program->nsources; i++)
+	{
+		CqrsProgramSource *source = &program->sources[i];
+
+		source->strategy = CQRS_STRATEGY_KEYS;
+		for (int relation = 1; relation <= nrelations; relation++)
+		{
+			if (query->source_of[relation] != i || add_terms(query, relation, &query->terms[i]))
+				continue;
+			source->strategy = CQRS_STRATEGY_FULL;
+			source->reason = psprintf("no condition links %s with the key",
+									  rt_fetch(relation, query->tree->rtable)->eref->aliasname);
+			query->terms[i] = NIL;
+			break;
+		}
+	}
+}

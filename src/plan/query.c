@@ -1,0 +1,268 @@
+/*
+ * plan/query.c
+ *		Walking a definition: what it reads, and whether it is one level of joins.
+ *
+ * Takes ACCESS SHARE on what it reads and keeps it to the end of the transaction.  Trees are copied out of the relation cache before they are looked
+ * at, so nothing here touches cached ones.  Memory is CurrentMemoryContext's.
+ */
+#include "postgres.h"
+
+#include "access/relation.h"
+#include "access/sysattr.h"
+#include "base/names.h"
+#include "catalog/pg_class.h"
+#include "nodes/nodeFuncs.h"
+#include "plan/query.h"
+#include "rewrite/rewriteHandler.h"
+#include "storage/lockdefs.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+
+/* State of the walk that collects sources. */
+typedef struct Collector
+{
+	CqrsProgram *program;
+	List	   *sources;		/* of CqrsProgramSource * */
+	Oid			view;			/* whose query is being walked */
+} Collector;
+
+/*
+ * cqrs_query_of_view copies the query of a view.
+ */
+Query *
+cqrs_query_of_view(Oid view)
+{
+	Relation	relation = relation_open(view, AccessShareLock);
+	Query	   *tree = copyObject(get_view_query(relation));
+
+	relation_close(relation, NoLock);
+	AcquireRewriteLocks(tree, false, false);
+	return tree;
+}
+
+/*
+ * cqrs_query_placeholder recognizes the entries "old" and "new" of a view's rule.
+ */
+bool
+cqrs_query_placeholder(const RangeTblEntry *entry, Oid view)
+{
+	return entry->rtekind == RTE_RELATION && entry->relid == view;
+}
+
+/*
+ * live_columns returns all columns of a relation that are there.
+ */
+static Bitmapset *
+live_columns(Oid relid)
+{
+	Relation	relation = relation_open(relid, NoLock);
+	Bitmapset  *columns = NULL;
+
+	for (int i = 0; i < RelationGetNumberOfAttributes(relation); i++)
+		if (!TupleDescAttr(RelationGetDescr(relation), i)->attisdropped)
+			columns = bms_add_member(columns, i + 1);
+	relation_close(relation, NoLock);
+	return columns;
+}
+
+/*
+ * columns_read returns the columns that an entry reads, as the parser noted them for the check of privileges.
+ */
+static Bitmapset *
+columns_read(const RangeTblEntry *entry)
+{
+	Bitmapset  *columns = NULL;
+	int			member = -1;
+
+	while ((member = bms_next_member(entry->selectedCols, member)) >= 0)
+	{
+		AttrNumber	attnum = member + FirstLowInvalidHeapAttributeNumber;
+
+		if (attnum == InvalidAttrNumber)
+			columns = bms_join(columns, live_columns(entry->relid));
+		else if (attnum > 0)
+			columns = bms_add_member(columns, attnum);
+	}
+	return columns;
+}
+
+/*
+ * source_of finds or makes the source for a table.
+ */
+static CqrsProgramSource *
+source_of(Collector *collector, Oid relid)
+{
+	CqrsProgramSource *source;
+	ListCell   *cell;
+
+	foreach(cell, collector->sources)
+	{
+		source = lfirst(cell);
+		if (source->relation == relid)
+			return source;
+	}
+	source = palloc0(sizeof(CqrsProgramSource));
+	source->relation = relid;
+	source->strategy = CQRS_STRATEGY_FULL;
+	collector->sources = lappend(collector->sources, source);
+	return source;
+}
+
+static bool collect_walker(Node *node, Collector *collector);
+
+/*
+ * collect_relation notes a table, or walks into a view.
+ *
+ * The executor checks the tables of a view as the view's owner, who is not ours to check; those that the definition names, and those of security
+ * invoker views, it checks as the projection's.
+ */
+static void
+collect_relation(Collector *collector, const RangeTblEntry *entry)
+{
+	CqrsProgram *program = collector->program;
+
+	program->relations = list_append_unique_oid(program->relations, entry->relid);
+	if (entry->relkind == RELKIND_VIEW)
+	{
+		Oid			outer = collector->view;
+
+		collector->view = entry->relid;
+		collect_walker((Node *) cqrs_query_of_view(entry->relid), collector);
+		collector->view = outer;
+	}
+	else
+	{
+		CqrsProgramSource *source = source_of(collector, entry->relid);
+
+		source->columns = bms_join(source->columns, columns_read(entry));
+		if (collector->view == program->definition || !OidIsValid(entry->checkAsUser))
+			source->direct = true;
+	}
+}
+
+/*
+ * collect_walker walks a tree, range table entries included.
+ */
+static bool
+collect_walker(Node *node, Collector *collector)
+{
+	if (node == NULL)
+		return false;
+	if (IsA(node, RangeTblEntry))
+	{
+		RangeTblEntry *entry = (RangeTblEntry *) node;
+
+		if (entry->rtekind == RTE_RELATION && !cqrs_query_placeholder(entry, collector->view))
+			collect_relation(collector, entry);
+		return false;
+	}
+	if (IsA(node, Query))
+		return query_tree_walker((Query *) node, collect_walker, collector,
+								 QTW_EXAMINE_RTES_BEFORE | QTW_IGNORE_JOINALIASES);
+	return expression_tree_walker(node, collect_walker, collector);
+}
+
+/*
+ * cqrs_query_collect finds everything a definition reads.
+ */
+void
+cqrs_query_collect(CqrsProgram *program, Query *tree)
+{
+	Collector	collector = {.program = program, .view = program->definition};
+	ListCell   *cell;
+
+	collect_walker((Node *) tree, &collector);
+	program->nsources = list_length(collector.sources);
+	program->sources = palloc0(sizeof(CqrsProgramSource) * Max(program->nsources, 1));
+	foreach(cell, collector.sources)
+		program->sources[foreach_current_index(cell)] = *(CqrsProgramSource *) lfirst(cell);
+}
+
+/*
+ * clause_obstacle names the first clause that one level of joins, WHERE, GROUP BY and HAVING does not have.
+ */
+static const char *
+clause_obstacle(const Query *tree)
+{
+	if (tree->setOperations != NULL)
+		return "the query is a set operation";
+	if (tree->cteList != NIL)
+		return "the query has a WITH clause";
+	if (tree->hasSubLinks)
+		return "the query has a subquery in an expression";
+	if (tree->distinctClause != NIL)
+		return "the query has DISTINCT";
+	if (tree->hasWindowFuncs)
+		return "the query has a window function";
+	if (tree->hasTargetSRFs)
+		return "the query has a set-returning function in its select list";
+	if (tree->limitCount != NULL || tree->limitOffset != NULL)
+		return "the query has LIMIT or OFFSET";
+	if (tree->groupingSets != NIL)
+		return "the query has grouping sets";
+	if ((tree->hasAggs || tree->havingQual != NULL) && tree->groupClause == NIL)
+		return "the query aggregates without GROUP BY";
+	return NULL;
+}
+
+/*
+ * entry_obstacle names what is not a plain table in FROM.
+ */
+static const char *
+entry_obstacle(const RangeTblEntry *entry)
+{
+	switch (entry->rtekind)
+	{
+		case RTE_RELATION:
+			if (entry->relkind == RELKIND_VIEW)
+				return psprintf("the query reads the view %s", cqrs_name_shown(entry->relid));
+			return NULL;
+		case RTE_JOIN:
+			return NULL;
+		case RTE_SUBQUERY:
+			return "the query has a subquery in FROM";
+		case RTE_FUNCTION:
+		case RTE_TABLEFUNC:
+			return "the query has a function in FROM";
+		case RTE_VALUES:
+			return "the query has VALUES in FROM";
+		default:
+			return "the query has more in FROM than tables";
+	}
+}
+
+/*
+ * named_like_ours tells whether a table's name would be taken for a relation that the applier offers.
+ */
+static bool
+named_like_ours(const char *name)
+{
+	return strncmp(name, CQRS_DELTA_PREFIX, strlen(CQRS_DELTA_PREFIX)) == 0 ||
+		strcmp(name, CQRS_AFFECTED) == 0 || strcmp(name, CQRS_COMPUTED) == 0;
+}
+
+/*
+ * cqrs_query_obstacle says in words why the flat strategy cannot take a definition's query, or NULL.
+ */
+const char *
+cqrs_query_obstacle(Query *tree)
+{
+	const char *obstacle = clause_obstacle(tree);
+	bool		reads = false;
+	ListCell   *cell;
+
+	foreach(cell, tree->rtable)
+	{
+		RangeTblEntry *entry = lfirst(cell);
+
+		if (obstacle != NULL)
+			return obstacle;
+		if (!entry->inFromCl)
+			continue;
+		reads = true;
+		obstacle = entry_obstacle(entry);
+		if (obstacle == NULL && entry->rtekind == RTE_RELATION && named_like_ours(get_rel_name(entry->relid)))
+			obstacle = psprintf("the table %s is named as a relation of the applier is", cqrs_name_shown(entry->relid));
+	}
+	return reads ? obstacle : "the query reads no table";
+}

@@ -1,0 +1,155 @@
+/*
+ * plan/query.h
+ *		What the files of this room share: the definition taken apart.
+ *
+ * Relations are known by their index in the query's range table, from 1.  Trees are copies that belong to the program; none is modified once made.
+ */
+#ifndef CQRS_PLAN_QUERY_H
+#define CQRS_PLAN_QUERY_H
+
+#include "postgres.h"
+
+#include "nodes/bitmapset.h"
+#include "nodes/parsenodes.h"
+#include "nodes/pathnodes.h"
+#include "nodes/pg_list.h"
+#include "plan/plan.h"
+
+/* One AND-ed condition of WHERE or of a join. */
+typedef struct CqrsConjunct
+{
+	Node	   *clause;			/* without join aliases */
+	Relids		relations;
+	bool		strict;			/* not true if any of its relations is null-extended */
+} CqrsConjunct;
+
+/* A node of the join tree: a leaf, or a join of its children (two of them unless it is inner) under its conditions. */
+typedef struct CqrsJoin
+{
+	Index		leaf;			/* a relation, or 0 for a join */
+	JoinType	type;
+	List	   *children;		/* of CqrsJoin * */
+	List	   *conjuncts;		/* of CqrsConjunct * */
+	Relids		relations;		/* all below */
+} CqrsJoin;
+
+/*
+ * One way in which a change of one relation reaches keys: the relation's delta, joined with others under conditions, and the key computed from that.
+ */
+typedef struct CqrsTerm
+{
+	Index		relation;		/* whose delta is read */
+	Relids		path;			/* the relations it is joined with */
+	List	   *clauses;		/* of Node * */
+	List	   *keys;			/* of Node *, an expression for each key column */
+	Relids		absent;			/* relations taken as null-extended in the keys */
+	bool		united;			/* relations on the path stand for their current state united with old images */
+	bool		constant;		/* the key does not depend on any row */
+} CqrsTerm;
+
+typedef struct CqrsQuery
+{
+	Query	   *tree;			/* the definition's own level, without ORDER BY */
+	List	   *keys;			/* of Node *: the key's columns as written, join aliases and all */
+	List	   *flat_keys;		/* the same without join aliases */
+	CqrsJoin   *join;			/* NULL unless the query has one level */
+	int		   *source_of;		/* by relation: index of its source in the program, or -1 */
+	List	  **terms;			/* by source: List of CqrsTerm *, NIL for those that are full */
+} CqrsQuery;
+
+/* ---- query.c ---- */
+
+/* A copy of a view's query that is safe to modify, what it reads locked in ACCESS SHARE to the end of the transaction. */
+extern Query *cqrs_query_of_view(Oid view);
+
+/* Is the range table entry a placeholder that the server keeps in the rule of the view, rather than something the query reads? */
+extern bool cqrs_query_placeholder(const RangeTblEntry *entry, Oid view);
+
+/* All that a definition reads, through views too, in the order in which it appears: sets sources and relations. */
+extern void cqrs_query_collect(CqrsProgram *program, Query *tree);
+
+/* Why a query is not one level of joins, or NULL. */
+extern const char *cqrs_query_obstacle(Query *tree);
+
+/* ---- join.c ---- */
+extern CqrsJoin *cqrs_join_build(Query *tree);
+
+/* Does the expression mention a whole row? */
+extern bool cqrs_join_whole_row(Node *node);
+
+/* Relations sure to be present, given that 'present' are; with 'conjuncts', the strict conditions that then hold, as List of CqrsConjunct *. */
+extern Relids cqrs_join_reduce(const CqrsJoin *join, Relids present, List **conjuncts);
+
+/*
+ * A small set of relations that links 'from' with each of 'targets' through the conjuncts.  False if one cannot be reached.  'pairs' tells whether
+ * every conjunct that links them is about exactly two relations.
+ */
+extern bool cqrs_join_path(List *conjuncts, Index from, Relids targets, Relids *path, bool *pairs);
+
+/* ---- unique.c ---- */
+
+/* Are the rows of the query told apart by the output columns 'columns' (target list numbers)?  A proof: false means not known. */
+extern bool cqrs_unique_by(Query *tree, Bitmapset *columns);
+
+/* Does ORDER BY leave no ties among the rows that DISTINCT ON and LIMIT choose from? */
+extern bool cqrs_unique_ordered(Query *tree);
+
+/* A set of output columns that tells rows apart; false if none can be proved. */
+extern bool cqrs_unique_infer(Query *tree, Bitmapset **columns);
+
+/* ---- key.c ---- */
+
+/* Can the output column be null?  False is a proof. */
+extern bool cqrs_key_nullable(Query *tree, AttrNumber column);
+
+/* The operator by which values of a type are one key; invalid if the type has none. */
+extern Oid	cqrs_key_equality(Oid type);
+
+/* ---- keys.c ---- */
+
+/* Why the key of a query of one level cannot be followed, or NULL. */
+extern const char *cqrs_keys_obstacle(const CqrsProgram *program);
+
+/* Sets strategy, reason and terms of each source of a query of one level. */
+extern void cqrs_keys_derive(CqrsProgram *program);
+
+/* ---- full.c ---- */
+
+/* Makes every source full, for one reason. */
+extern void cqrs_full_derive(CqrsProgram *program, const char *reason);
+
+/* ---- check.c ---- */
+
+/* What a check reports about, and how. */
+typedef struct CqrsCheck
+{
+	const char *text;			/* the user's, for positions, or NULL */
+	RawStmt    *raw;			/* its parse, or NULL */
+	Oid			owner;
+	bool		notices;
+} CqrsCheck;
+
+extern void cqrs_check_query(const CqrsCheck *check, Query *tree, Oid definition);
+
+/* For ereport: points at a place in the text, given in bytes; nothing if there is none. */
+extern int	cqrs_check_position(const CqrsCheck *check, int location);
+
+/* ---- parse.c ---- */
+
+/* The statement in the text, and its analyzed tree. */
+extern Query *cqrs_parse_analyze(const char *text, RawStmt **raw);
+
+/* ---- relation.c ---- */
+
+/* Refuses a relation that cannot be a source.  'owner' is who reads it; 'place' where its name stands in the check's text, 'through' a view or invalid. */
+extern void cqrs_relation_check(const CqrsCheck *check, Oid relation, Oid owner, int place, Oid through);
+
+/* ---- functions.c ---- */
+
+/* What a function of the server that is not immutable answers from besides its arguments and settings, in words; NULL if nothing. */
+extern const char *cqrs_function_answers_from(Oid function);
+
+/* Does the aggregate or window function depend on the order of its input? */
+extern bool cqrs_function_wants_order(Oid function);
+
+#endif							/* CQRS_PLAN_QUERY_H */

@@ -1,0 +1,181 @@
+/*
+ * plan/relation.c
+ *		Which relations a projection's query may read, and why not the others.
+ *
+ * Reads the system caches and our own registry; takes no locks beyond those of whoever analyzed the query.
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "base/names.h"
+#include "catalog/catalog.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_inherits.h"
+#include "plan/query.h"
+#include "registry/registry.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+#include "utils/rls.h"
+#include "utils/syscache.h"
+
+/* A refusal in words: what the relation is, why that cannot be, what to do. */
+typedef struct Refusal
+{
+	const char *what;
+	const char *why;
+	const char *hint;
+} Refusal;
+
+static const Refusal foreign = {
+	"foreign table", "Its changes happen elsewhere and cannot be captured.",
+	"Keep a local copy, for instance by logical replication, and read that."
+};
+static const Refusal materialized = {
+	"materialized view", "REFRESH replaces its rows without triggers.",
+	"Write its query into the projection's."
+};
+static const Refusal sequence = {
+	"sequence", "Its changes are not transactional and cannot be captured.",
+	"Leave it out of the query."
+};
+static const Refusal partitioned = {
+	"partitioned table", "Partitioned tables are not supported yet.",
+	"Read a plain table."
+};
+static const Refusal inherited = {
+	"table with inheritance", "Tables that inherit, or are inherited from, are not supported yet.",
+	"Read a plain table."
+};
+static const Refusal temporary = {
+	"temporary relation", "It belongs to one session; the read model is maintained by others.",
+	"Use a permanent table."
+};
+static const Refusal unlogged = {
+	"unlogged table", "A crash empties it, and no trigger would tell.",
+	"Make it logged with ALTER TABLE … SET LOGGED."
+};
+static const Refusal catalog = {
+	"system catalog", "Changes of system catalogs cannot be captured.",
+	"Compute what you need of them in a view above the projection."
+};
+static const Refusal ours = {
+	"relation of the extension cqrs", "What the extension keeps for itself is not captured.",
+	"Read it in a view above the projection."
+};
+static const Refusal projection = {
+	"projection", "A projection over a projection is not supported yet.",
+	"Write the lower one's query into this one's."
+};
+static const Refusal secured = {
+	"table with row security", "Its row security applies to the owner of the projection, who would see some of its rows only.",
+	"Exempt the owner with BYPASSRLS, or filter rows in the query or in a view above the projection."
+};
+
+/*
+ * is_of_projection tells whether a relation is a serving view, or the table or definition of a version.
+ */
+static bool
+is_of_projection(Oid relation)
+{
+	ListCell   *cell;
+
+	if (!cqrs_registry_exists())
+		return false;
+	if (cqrs_projection_of_view(relation) != NULL)
+		return true;
+	foreach(cell, cqrs_version_list(0))
+	{
+		CqrsVersion *version = lfirst(cell);
+
+		if (version->table == relation || version->definition == relation)
+			return true;
+	}
+	return false;
+}
+
+/*
+ * is_ours tells whether a relation lives in a schema of the extension.
+ */
+static bool
+is_ours(Oid relation)
+{
+	char	   *schema = get_namespace_name(get_rel_namespace(relation));
+
+	return schema != NULL && (strcmp(schema, "cqrs") == 0 || strcmp(schema, "cqrs_internal") == 0);
+}
+
+/*
+ * refusal_of_kind returns what is against a relation by its row in pg_class, or NULL.
+ */
+static const Refusal *
+refusal_of_kind(Oid relation, Form_pg_class form)
+{
+	switch (form->relkind)
+	{
+		case RELKIND_FOREIGN_TABLE:
+			return &foreign;
+		case RELKIND_MATVIEW:
+			return &materialized;
+		case RELKIND_SEQUENCE:
+			return &sequence;
+		case RELKIND_PARTITIONED_TABLE:
+			return &partitioned;
+		case RELKIND_VIEW:
+			return form->relpersistence == RELPERSISTENCE_TEMP ? &temporary : NULL;
+	}
+	if (IsSystemClass(relation, form))
+		return &catalog;
+	if (form->relpersistence == RELPERSISTENCE_TEMP)
+		return &temporary;
+	if (form->relpersistence == RELPERSISTENCE_UNLOGGED)
+		return &unlogged;
+	if (form->relispartition)
+		return &partitioned;
+	if (has_superclass(relation) || (form->relhassubclass && find_inheritance_children(relation, NoLock) != NIL))
+		return &inherited;
+	return NULL;
+}
+
+/*
+ * refusal_of returns what is against a relation, or NULL.
+ */
+static const Refusal *
+refusal_of(Oid relation, Oid owner)
+{
+	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relation));
+	const Refusal *refusal;
+
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for relation %u", relation);
+	refusal = refusal_of_kind(relation, (Form_pg_class) GETSTRUCT(tuple));
+	ReleaseSysCache(tuple);
+	if (refusal != NULL)
+		return refusal;
+	if (is_of_projection(relation))
+		return &projection;
+	if (is_ours(relation))
+		return &ours;
+	if (check_enable_rls(relation, owner, true) == RLS_ENABLED)
+		return &secured;
+	return NULL;
+}
+
+/*
+ * cqrs_relation_check refuses what cannot be a source, with the view that brought it in, if one did.
+ */
+void
+cqrs_relation_check(const CqrsCheck *check, Oid relation, Oid owner, int place, Oid through)
+{
+	const Refusal *refusal = refusal_of(relation, owner);
+
+	if (refusal == NULL)
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			 errmsg("a projection cannot read %s %s", refusal->what, cqrs_name_shown(relation)),
+			 OidIsValid(through) ?
+			 errdetail("%s It is read through the view %s.", refusal->why, cqrs_name_shown(through)) :
+			 errdetail("%s", refusal->why),
+			 errhint("%s", refusal->hint),
+			 cqrs_check_position(check, place)));
+}
