@@ -30,7 +30,7 @@ AS 'MODULE_PATHNAME', 'cqrs_workers';
 COMMENT ON FUNCTION cqrs_internal.workers() IS 'the processes of cqrs on this server';
 
 CREATE FUNCTION cqrs.freshness(projection regclass, OUT version integer, OUT state text, OUT status text, OUT as_of timestamptz,
-                               OUT lag interval, OUT pending bigint, OUT position bigint, OUT within_objective boolean)
+                               OUT lag interval, OUT pending bigint, OUT "position" bigint, OUT within_objective boolean)
 LANGUAGE c VOLATILE PARALLEL UNSAFE STRICT
 AS 'MODULE_PATHNAME', 'cqrs_freshness';
 COMMENT ON FUNCTION cqrs.freshness(regclass) IS 'how fresh a projection is, as the reader finds it in outbox and checkpoint';
