@@ -52,6 +52,7 @@ log_advance(Relation rel, Buffer buffer, ItemId item, int64 last)
 	HeapTupleHeader tuple = (HeapTupleHeader) PageGetItem(page, item);
 	Form_pg_sequence_data data = (Form_pg_sequence_data) ((char *) tuple + tuple->t_hoff);
 	xl_seq_rec	record;
+	XLogRecPtr	end;
 
 	data->last_value = last;
 	data->is_called = true;
@@ -61,7 +62,8 @@ log_advance(Relation rel, Buffer buffer, ItemId item, int64 last)
 	XLogRegisterBuffer(0, buffer, REGBUF_WILL_INIT);
 	XLogRegisterData((char *) &record, sizeof(xl_seq_rec));
 	XLogRegisterData((char *) tuple, ItemIdGetLength(item));
-	PageSetLSN(page, XLogInsert(RM_SEQ_ID, XLOG_SEQ_LOG));
+	end = XLogInsert(RM_SEQ_ID, XLOG_SEQ_LOG);
+	PageSetLSN(page, end);
 }
 
 /*

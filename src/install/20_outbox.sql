@@ -20,7 +20,7 @@ INSERT INTO cqrs_internal.segment VALUES (1, 'cqrs_internal.outbox_1');
 
 -- The outbox holds the data of every source: for superusers and pg_read_all_data only.
 CREATE FUNCTION cqrs_internal.outbox_rows()
-RETURNS TABLE (position bigint, xid xid8, captured_at timestamptz, kind text, source regclass, old_row jsonb, new_row jsonb)
+RETURNS TABLE ("position" bigint, xid xid8, captured_at timestamptz, kind text, source regclass, old_row jsonb, new_row jsonb)
 LANGUAGE C STABLE STRICT PARALLEL RESTRICTED ROWS 10000
 AS 'MODULE_PATHNAME', 'cqrs_outbox_rows';
 COMMENT ON FUNCTION cqrs_internal.outbox_rows() IS 'decodes every chunk of the outbox';

@@ -335,9 +335,9 @@ refuse_size(int32 source, Size length)
  * A level that holds less than a page does not write yet, or every savepoint of a large transaction would leave a page nearly empty.
  */
 static void
-put_record(const CqrsRecord *record, int32 source)
+put_record(CqrsRecord *record, int32 source)
 {
-	Size		length = cqrs_record_length(record);
+	Size		length = cqrs_record_measure(record);
 	Mark	   *own;
 
 	if (length > MAX_RECORD)

@@ -8,7 +8,10 @@
  *
  * and an image is a heap tuple without its header:
  *
- *		number of attributes with two flags below it, length of the data, null bitmap if there is one, data
+ *		number of attributes with three flags below it, length of the data, null bitmap if there is one, data
+ *
+ * The new image of an update leaves out the data that it shares with the old one at the beginning and at the end, if that is worth it: then the lengths of
+ * these two come before the length of the data between them.
  *
  * Numbers are varints: seven bits a byte, lowest first, the top bit set on all but the last.  The buffer of a transaction holds records in this same form.
  */
@@ -25,7 +28,8 @@
 
 #define CQRS_IMAGE_NULLS	0x01	/* it has a null bitmap */
 #define CQRS_IMAGE_VARWIDTH 0x02	/* HEAP_HASVARWIDTH */
-#define CQRS_IMAGE_SHIFT	2	/* attributes are counted above the flags */
+#define CQRS_IMAGE_SHARES	0x04	/* it shares data with the old image */
+#define CQRS_IMAGE_SHIFT	3	/* attributes are counted above the flags */
 
 #define CQRS_CHUNK_SOURCES	64	/* different sources in one chunk, at most */
 
@@ -47,6 +51,8 @@ typedef struct CqrsRecord
 	CommandId	command;
 	HeapTuple	old_tuple;		/* or NULL */
 	HeapTuple	new_tuple;		/* or NULL */
+	Size		prefix;			/* data that the new image shares with the old one: at its beginning */
+	Size		suffix;			/* and at its end */
 } CqrsRecord;
 
 /* The tuple with all of its values in it: itself, or one formed in CurrentMemoryContext. */
@@ -55,10 +61,10 @@ extern HeapTuple cqrs_record_flatten(HeapTuple tuple, TupleDesc desc);
 /* The command that made the change. */
 extern CommandId cqrs_record_command(CqrsChangeKind kind, HeapTuple old_tuple, HeapTuple new_tuple);
 
-/* Bytes the record takes without its leading length. */
-extern Size cqrs_record_length(const CqrsRecord *record);
+/* Find out what the images share, and how many bytes the record takes without its leading length. */
+extern Size cqrs_record_measure(CqrsRecord *record);
 
-/* Write a record of that length, with its leading length; returns the byte after it. */
+/* Write a record measured so, with its leading length; returns the byte after it. */
 extern char *cqrs_record_write(const CqrsRecord *record, Size length, char *to);
 
 /* Step over a record of our own: the byte after it, and its shape. */

@@ -20,6 +20,17 @@ typedef struct Image
 	Size		size;
 } Image;
 
+/* What comes before an image's bitmap and data. */
+typedef struct ImageHead
+{
+	uint32		flags;
+	uint32		natts;
+	Size		prefix;			/* of its data, shared with the old image */
+	Size		suffix;
+	Size		length;			/* of the data between them */
+	Size		bitmap;
+} ImageHead;
+
 struct CqrsChangeReader
 {
 	int64		number;			/* of the chunk */
@@ -165,30 +176,61 @@ make_space(const CqrsChangeReader *reader, Image *image, Size header, Size data)
 }
 
 /*
- * read_image makes a heap tuple of the image that comes next.
+ * read_data puts an image's data together: what comes next, between what it shares with the old image.
+ */
+static void
+read_data(CqrsChangeReader *reader, const ImageHead *head, char *to, HeapTuple old_tuple, const char *end)
+{
+	if (old_tuple != NULL)
+	{
+		memcpy(to, (char *) old_tuple->t_data + old_tuple->t_data->t_hoff, head->prefix);
+		memcpy(to + head->prefix + head->length, (char *) old_tuple->t_data + old_tuple->t_len - head->suffix, head->suffix);
+	}
+	memcpy(to + head->prefix, read_bytes(reader, head->length, end), head->length);
+}
+
+/*
+ * read_head reads what comes before an image's bitmap and data, and checks it.
+ */
+static void
+read_head(CqrsChangeReader *reader, ImageHead *head, TupleDesc desc, HeapTuple old_tuple, const char *end)
+{
+	uint32		first = read_varint(reader, end);
+
+	head->flags = first & ((1 << CQRS_IMAGE_SHIFT) - 1);
+	head->natts = first >> CQRS_IMAGE_SHIFT;
+	head->prefix = head->flags & CQRS_IMAGE_SHARES ? read_varint(reader, end) : 0;
+	head->suffix = head->flags & CQRS_IMAGE_SHARES ? read_varint(reader, end) : 0;
+	head->length = read_varint(reader, end);
+	head->bitmap = head->flags & CQRS_IMAGE_NULLS ? BITMAPLEN(head->natts) : 0;
+	if (head->natts > desc->natts)
+		damaged(reader, "a row has more columns than its shape");
+	if (head->bitmap + head->length > end - reader->at)
+		damaged(reader, "a length exceeds what is left");
+	if (head->prefix + head->suffix > (old_tuple ? old_tuple->t_len - old_tuple->t_data->t_hoff : 0))
+		damaged(reader, "a row shares more with its old image than that has");
+}
+
+/*
+ * read_image makes a heap tuple of the image that comes next; 'old_tuple' is the old image of a new one, or NULL.
  */
 static HeapTuple
-read_image(CqrsChangeReader *reader, Image *image, TupleDesc desc, const char *end)
+read_image(CqrsChangeReader *reader, Image *image, TupleDesc desc, HeapTuple old_tuple, const char *end)
 {
-	uint32		head = read_varint(reader, end);
-	uint32		length = read_varint(reader, end);
-	uint32		natts = head >> CQRS_IMAGE_SHIFT;
-	Size		bitmap = head & CQRS_IMAGE_NULLS ? BITMAPLEN(natts) : 0;
+	ImageHead head;
 	HeapTupleHeader header;
 
-	if (natts > desc->natts)
-		damaged(reader, "a row has more columns than its shape");
-	if ((Size) bitmap + length > end - reader->at)
-		damaged(reader, "a length exceeds what is left");
-	header = make_space(reader, image, MAXALIGN(SizeofHeapTupleHeader + bitmap), length);
-	HeapTupleHeaderSetNatts(header, natts);
-	header->t_hoff = MAXALIGN(SizeofHeapTupleHeader + bitmap);
-	if (head & CQRS_IMAGE_NULLS)
+	read_head(reader, &head, desc, old_tuple, end);
+	header = make_space(reader, image, MAXALIGN(SizeofHeapTupleHeader + head.bitmap),
+						head.prefix + head.length + head.suffix);
+	HeapTupleHeaderSetNatts(header, head.natts);
+	header->t_hoff = MAXALIGN(SizeofHeapTupleHeader + head.bitmap);
+	if (head.flags & CQRS_IMAGE_NULLS)
 		header->t_infomask |= HEAP_HASNULL;
-	if (head & CQRS_IMAGE_VARWIDTH)
+	if (head.flags & CQRS_IMAGE_VARWIDTH)
 		header->t_infomask |= HEAP_HASVARWIDTH;
-	memcpy(header->t_bits, read_bytes(reader, bitmap, end), bitmap);
-	memcpy((char *) header + header->t_hoff, read_bytes(reader, length, end), length);
+	memcpy(header->t_bits, read_bytes(reader, head.bitmap, end), head.bitmap);
+	read_data(reader, &head, (char *) header + header->t_hoff, old_tuple, end);
 	check_values(reader, &image->tuple, desc);
 	return &image->tuple;
 }
@@ -257,9 +299,9 @@ cqrs_outbox_read_next(CqrsChangeReader *reader, CqrsChange *change)
 	change->position = (reader->number << CQRS_POSITION_BITS) + reader->read;
 	desc = shape_of(reader, change);
 	change->old_tuple = change->kind == CQRS_CHANGE_UPDATE || change->kind == CQRS_CHANGE_DELETE ?
-		read_image(reader, &reader->old_image, desc, end) : NULL;
+		read_image(reader, &reader->old_image, desc, NULL, end) : NULL;
 	change->new_tuple = change->kind == CQRS_CHANGE_INSERT || change->kind == CQRS_CHANGE_UPDATE ?
-		read_image(reader, &reader->new_image, desc, end) : NULL;
+		read_image(reader, &reader->new_image, desc, change->old_tuple, end) : NULL;
 	if (reader->at != end)
 		damaged(reader, "it is longer than its images");
 	reader->read++;

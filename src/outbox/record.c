@@ -11,6 +11,8 @@
 #include "access/xact.h"
 #include "outbox/parts.h"
 
+#define MIN_SHARED 8			/* bytes worth the two numbers they cost */
+
 /*
  * varint_size returns the bytes a number takes.
  */
@@ -129,14 +131,74 @@ cqrs_record_command(CqrsChangeKind kind, HeapTuple old_tuple, HeapTuple new_tupl
 }
 
 /*
+ * data_of returns a tuple's data, and how long it is.
+ */
+static inline const char *
+data_of(HeapTuple tuple, Size *length)
+{
+	*length = tuple->t_len - tuple->t_data->t_hoff;
+	return (const char *) tuple->t_data + tuple->t_data->t_hoff;
+}
+
+/*
+ * common_prefix returns how many bytes two strings share at their beginning.
+ */
+static inline Size
+common_prefix(const char *left, const char *right, Size limit)
+{
+	Size		length = 0;
+
+	while (length + sizeof(uint64) <= limit && memcmp(left + length, right + length, sizeof(uint64)) == 0)
+		length += sizeof(uint64);
+	while (length < limit && left[length] == right[length])
+		length++;
+	return length;
+}
+
+/*
+ * common_suffix returns how many bytes two strings share at their end; they are given by it.
+ */
+static inline Size
+common_suffix(const char *left, const char *right, Size limit)
+{
+	Size		length = 0;
+
+	while (length + sizeof(uint64) <= limit &&
+		   memcmp(left - length - sizeof(uint64), right - length - sizeof(uint64), sizeof(uint64)) == 0)
+		length += sizeof(uint64);
+	while (length < limit && *(left - length - 1) == *(right - length - 1))
+		length++;
+	return length;
+}
+
+/*
+ * share_data finds out what data the new image of an update shares with the old one.
+ */
+static inline void
+share_data(CqrsRecord *record)
+{
+	Size		old_length;
+	Size		new_length;
+	const char *old_data = data_of(record->old_tuple, &old_length);
+	const char *new_data = data_of(record->new_tuple, &new_length);
+	Size		limit = Min(old_length, new_length);
+
+	record->prefix = common_prefix(old_data, new_data, limit);
+	record->suffix = common_suffix(old_data + old_length, new_data + new_length, limit - record->prefix);
+	if (record->prefix + record->suffix < MIN_SHARED)
+		record->prefix = record->suffix = 0;
+}
+
+/*
  * image_head returns the number that an image begins with.
  */
 static inline uint32
-image_head(HeapTuple tuple)
+image_head(HeapTuple tuple, bool shares)
 {
 	return (uint32) HeapTupleHeaderGetNatts(tuple->t_data) << CQRS_IMAGE_SHIFT |
 		(HeapTupleHasNulls(tuple) ? CQRS_IMAGE_NULLS : 0) |
-		(HeapTupleHasVarWidth(tuple) ? CQRS_IMAGE_VARWIDTH : 0);
+		(HeapTupleHasVarWidth(tuple) ? CQRS_IMAGE_VARWIDTH : 0) |
+		(shares ? CQRS_IMAGE_SHARES : 0);
 }
 
 /*
@@ -149,45 +211,57 @@ bitmap_size(HeapTuple tuple)
 }
 
 /*
- * image_size returns the bytes an image takes.
+ * image_size returns the bytes an image takes that leaves out what it shares.
  */
 static inline Size
-image_size(HeapTuple tuple)
+image_size(HeapTuple tuple, Size prefix, Size suffix)
 {
-	Size		data = tuple->t_len - tuple->t_data->t_hoff;
+	bool		shares = prefix + suffix > 0;
+	Size		length;
 
-	return varint_size(image_head(tuple)) + varint_size(data) + bitmap_size(tuple) + data;
+	(void) data_of(tuple, &length);
+	length -= prefix + suffix;
+	return varint_size(image_head(tuple, shares)) + (shares ? varint_size(prefix) + varint_size(suffix) : 0) +
+		varint_size(length) + bitmap_size(tuple) + length;
 }
 
 /*
- * image_write writes an image and returns the byte after it.
+ * image_write writes an image, without what it shares, and returns the byte after it.
  */
 static inline char *
-image_write(HeapTuple tuple, char *to)
+image_write(HeapTuple tuple, Size prefix, Size suffix, char *to)
 {
-	Size		data = tuple->t_len - tuple->t_data->t_hoff;
+	bool		shares = prefix + suffix > 0;
 	Size		bitmap = bitmap_size(tuple);
+	Size		length;
+	const char *data = data_of(tuple, &length);
 
-	to = varint_write(image_head(tuple), to);
-	to = varint_write(data, to);
+	length -= prefix + suffix;
+	to = varint_write(image_head(tuple, shares), to);
+	if (shares)
+		to = varint_write(suffix, varint_write(prefix, to));
+	to = varint_write(length, to);
 	memcpy(to, tuple->t_data->t_bits, bitmap);
 	to += bitmap;
-	memcpy(to, (char *) tuple->t_data + tuple->t_data->t_hoff, data);
-	return to + data;
+	memcpy(to, data + prefix, length);
+	return to + length;
 }
 
 /*
- * cqrs_record_length returns the bytes a record takes without its leading length.
+ * cqrs_record_measure finds out what the images share and returns the bytes the record takes without its leading length.
  */
 Size
-cqrs_record_length(const CqrsRecord *record)
+cqrs_record_measure(CqrsRecord *record)
 {
 	Size		length = 1 + varint_size(record->shape) + varint_size(record->command);
 
+	record->prefix = record->suffix = 0;
+	if (record->old_tuple && record->new_tuple)
+		share_data(record);
 	if (record->old_tuple)
-		length += image_size(record->old_tuple);
+		length += image_size(record->old_tuple, 0, 0);
 	if (record->new_tuple)
-		length += image_size(record->new_tuple);
+		length += image_size(record->new_tuple, record->prefix, record->suffix);
 	return length;
 }
 
@@ -202,9 +276,9 @@ cqrs_record_write(const CqrsRecord *record, Size length, char *to)
 	to = varint_write(record->shape, to);
 	to = varint_write(record->command, to);
 	if (record->old_tuple)
-		to = image_write(record->old_tuple, to);
+		to = image_write(record->old_tuple, 0, 0, to);
 	if (record->new_tuple)
-		to = image_write(record->new_tuple, to);
+		to = image_write(record->new_tuple, record->prefix, record->suffix, to);
 	return to;
 }
 
