@@ -134,7 +134,8 @@ append_columns(StringInfo sql, const CqrsProgram *program, const char *prefix)
 /*
  * cqrs_plan_merge makes the statement that writes computed rows of a pattern.
  *
- * All columns are written, the key's too: equal values can look different, as 1.0 and 1.00 do.
+ * All columns are written, the key's too: equal values can look different, as 1.0 and 1.00 do.  Rows are compared as records, byte by byte, because
+ * not every type has an equality; ROW alone would be compared column by column.
  */
 char *
 cqrs_plan_merge(const CqrsProgram *program, uint32 nulls)
@@ -151,9 +152,9 @@ cqrs_plan_merge(const CqrsProgram *program, uint32 nulls)
 
 	appendStringInfoString(&sql, " WHEN MATCHED AND ROW(");
 	append_columns(&sql, program, "t.");
-	appendStringInfoString(&sql, ") OPERATOR(pg_catalog.*<>) ROW(");
+	appendStringInfoString(&sql, ")::pg_catalog.record OPERATOR(pg_catalog.*<>) ROW(");
 	append_columns(&sql, program, "c.");
-	appendStringInfoString(&sql, ") THEN UPDATE SET ");
+	appendStringInfoString(&sql, ")::pg_catalog.record THEN UPDATE SET ");
 	for (int i = 0; i < program->row->natts; i++)
 		appendStringInfo(&sql, "%s%s = c.%s", i ? ", " : "", column(program, i + 1), column(program, i + 1));
 

@@ -52,7 +52,7 @@ typedef struct CqrsProgram
 	TupleDesc	row;			/* the definition's columns: of the computed rows */
 	int			nkeys;
 	AttrNumber *key;			/* into row */
-	TupleDesc	affected;		/* the key's columns, in key order */
+	TupleDesc	affected;		/* the key's columns, in key order, under names of our own */
 	Bitmapset  *key_nullable;	/* indexes into key (from 0) of columns that can be null */
 	bool		key_unique;		/* proved by the query (GROUP BY, primary key): no need to look for duplicates */
 	int			nsources;
@@ -81,8 +81,8 @@ extern CqrsProgram *cqrs_plan_derive(Oid definition, Oid table, const AttrNumber
 
 /*
  * Statements that compute the affected keys for a change of source 'source' (index): List of char *, one a term; their results together are the
- * affected keys, columns as program->affected (duplicates across terms are possible).  They read deltas (all sources' must be offered).  'changed' holds the indexes of
- * sources with old images in this window: only their old images need uniting with current state.
+ * affected keys, columns as program->affected (duplicates across terms are possible).  They read deltas (all sources' must be offered).  'changed' holds
+ * the indexes of sources with old images in this window: only their old images need uniting with current state.
  */
 extern List *cqrs_plan_affected(const CqrsProgram *program, int source, Bitmapset *changed);
 

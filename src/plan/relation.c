@@ -27,48 +27,59 @@ typedef struct Refusal
 } Refusal;
 
 static const Refusal foreign = {
-	"foreign table", "Its changes happen elsewhere and cannot be captured.",
-	"Keep a local copy, for instance by logical replication, and read that."
+	.what = "foreign table",
+	.why = "Its changes happen elsewhere and cannot be captured.",
+	.hint = "Keep a local copy, for instance by logical replication, and read that.",
 };
 static const Refusal materialized = {
-	"materialized view", "REFRESH replaces its rows without triggers.",
-	"Write its query into the projection's."
+	.what = "materialized view",
+	.why = "REFRESH replaces its rows without triggers.",
+	.hint = "Write its query into the projection's.",
 };
 static const Refusal sequence = {
-	"sequence", "Its changes are not transactional and cannot be captured.",
-	"Leave it out of the query."
+	.what = "sequence",
+	.why = "Its changes are not transactional and cannot be captured.",
+	.hint = "Leave it out of the query.",
 };
 static const Refusal partitioned = {
-	"partitioned table", "Partitioned tables are not supported yet.",
-	"Read a plain table."
+	.what = "partitioned table",
+	.why = "Partitioned tables are not supported yet.",
+	.hint = "Read a plain table.",
 };
 static const Refusal inherited = {
-	"table with inheritance", "Tables that inherit, or are inherited from, are not supported yet.",
-	"Read a plain table."
+	.what = "table with inheritance",
+	.why = "Tables that inherit, or are inherited from, are not supported yet.",
+	.hint = "Read a plain table.",
 };
 static const Refusal temporary = {
-	"temporary relation", "It belongs to one session; the read model is maintained by others.",
-	"Use a permanent table."
+	.what = "temporary relation",
+	.why = "It belongs to one session; the read model is maintained by others.",
+	.hint = "Use a permanent table.",
 };
 static const Refusal unlogged = {
-	"unlogged table", "A crash empties it, and no trigger would tell.",
-	"Make it logged with ALTER TABLE … SET LOGGED."
+	.what = "unlogged table",
+	.why = "A crash empties it, and no trigger would tell.",
+	.hint = "Make it logged with ALTER TABLE … SET LOGGED.",
 };
 static const Refusal catalog = {
-	"system catalog", "Changes of system catalogs cannot be captured.",
-	"Compute what you need of them in a view above the projection."
+	.what = "system catalog",
+	.why = "Changes of system catalogs cannot be captured.",
+	.hint = "Compute what you need of them in a view above the projection.",
 };
 static const Refusal ours = {
-	"relation of the extension cqrs", "What the extension keeps for itself is not captured.",
-	"Read it in a view above the projection."
+	.what = "relation of the extension cqrs",
+	.why = "What the extension keeps for itself is not captured.",
+	.hint = "Read it in a view above the projection.",
 };
 static const Refusal projection = {
-	"projection", "A projection over a projection is not supported yet.",
-	"Write the lower one's query into this one's."
+	.what = "projection",
+	.why = "A projection over a projection is not supported yet.",
+	.hint = "Write the lower one's query into this one's.",
 };
 static const Refusal secured = {
-	"table with row security", "Its row security applies to the owner of the projection, who would see some of its rows only.",
-	"Exempt the owner with BYPASSRLS, or filter rows in the query or in a view above the projection."
+	.what = "table with row security",
+	.why = "Its row security applies to the owner of the projection, who would see some of its rows only.",
+	.hint = "Exempt the owner with BYPASSRLS, or filter rows in the query or in a view above the projection.",
 };
 
 /*
