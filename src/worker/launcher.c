@@ -268,6 +268,7 @@ static TimestampTz
 do_turn(void)
 {
 	TimestampTz next = DT_NOEND;
+	TimestampTz stuck;
 	CqrsTicket	ticket;
 
 	take_requests();
@@ -282,8 +283,9 @@ do_turn(void)
 			break;
 		}
 	}
+	stuck = TimestampTzPlusMilliseconds(cqrs_clock_now(), STUCK_MS);
 	if (cqrs_slots_starting())
-		next = Min(next, TimestampTzPlusMilliseconds(cqrs_clock_now(), STUCK_MS));
+		next = Min(next, stuck);
 	cqrs_slots_report_looking(pending != NIL);
 	return next;
 }

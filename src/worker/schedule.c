@@ -222,19 +222,23 @@ TimestampTz
 cqrs_worker_round(void)
 {
 	List	   *tasks = read_tasks();
-	TimestampTz next = DT_NOEND;
+	TimestampTz next;
 	ListCell   *cell;
 
+	next = TimestampTzPlusMilliseconds(cqrs_clock_now(), cqrs_setting_naptime);
 	for (int building = 0; building <= 1; building++)
 	{
 		foreach(cell, tasks)
 		{
 			CqrsTask   *task = lfirst(cell);
+			TimestampTz again;
 
-			if ((task->version->state == CQRS_STATE_BUILDING) == (building == 1))
-				next = Min(next, attend(task));
+			if ((task->version->state == CQRS_STATE_BUILDING) != (building == 1))
+				continue;
+			again = attend(task);
+			next = Min(next, again);
 		}
 	}
 	tidy();
-	return Min(next, TimestampTzPlusMilliseconds(cqrs_clock_now(), cqrs_setting_naptime));
+	return next;
 }

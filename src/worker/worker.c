@@ -11,6 +11,7 @@
 #include "access/xact.h"
 #include "base/clock.h"
 #include "catalog/pg_extension.h"
+#include "commands/dbcommands.h"
 #include "commands/extension.h"
 #include "miscadmin.h"
 #include "pgstat.h"
@@ -26,6 +27,7 @@
 #include "tcop/tcopprot.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
+#include "utils/ps_status.h"
 #include "worker/parts.h"
 #include "worker/worker.h"
 
@@ -102,7 +104,7 @@ cqrs_worker_extension_there(void)
 }
 
 /*
- * wanted tells whether this database is to have a worker.
+ * wanted tells whether this database is to have a worker, and shows which database that is.
  */
 static bool
 wanted(void)
@@ -110,6 +112,7 @@ wanted(void)
 	bool		exists;
 
 	StartTransactionCommand();
+	set_ps_display(get_database_name(MyDatabaseId));
 	exists = cqrs_registry_exists();
 	if (exists)
 		extension = get_extension_oid("cqrs", false);
