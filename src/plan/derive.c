@@ -142,13 +142,15 @@ choose_strategy(CqrsProgram *program, Query *tree)
 /*
  * holds_nulls tells whether the version's table was built with a key column that can be null.
  *
- * A source's column may have become NOT NULL since; the table, and changes not applied yet, may still hold nulls of before.
+ * A source's column may have become NOT NULL since; the table, and changes not applied yet, may still hold nulls of before.  Its replica identity tells
+ * how it was built: full where it has no primary key.
  */
 static bool
 holds_nulls(const CqrsProgram *program, AttrNumber column)
 {
 	Relation	table = relation_open(program->table, AccessShareLock);
-	bool		result = table->rd_rel->relhasindex && !TupleDescAttr(RelationGetDescr(table), column - 1)->attnotnull;
+	bool		result = table->rd_rel->relreplident == REPLICA_IDENTITY_FULL &&
+		!TupleDescAttr(RelationGetDescr(table), column - 1)->attnotnull;
 
 	relation_close(table, NoLock);
 	return result;
