@@ -28,6 +28,14 @@ SELECT cqrs.create_projection('pages', 'SELECT o.id, c.name, o.total FROM "Order
 SELECT cqrs.create_projection('top', 'SELECT total, id FROM "Order" ORDER BY total DESC, id LIMIT 3', ARRAY['id']);
 RESET ROLE;
 CREATE VIEW ours AS SELECT unnest(ARRAY['pages', 'top']::regclass[]) AS projection;
+-- The launcher has been asked to look at this database; until it has, a worker may yet come.
+DO $$
+BEGIN
+	FOR i IN 1 .. 1000 LOOP
+		EXIT WHEN (SELECT bool_and(health = 'no worker') FROM cqrs.lag JOIN ours USING (projection));
+		PERFORM pg_sleep(0.01);
+	END LOOP;
+END $$;
 
 -- Before the fill there is nothing to measure, and nobody is within an objective.
 SELECT projection, version, health, lag, pending, as_of, max_lag, within_objective FROM cqrs.lag JOIN ours USING (projection) ORDER BY 1;
