@@ -16,8 +16,8 @@
 #include "executor/tuptable.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
-#include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 
 /* Rows split by null pattern. */
@@ -120,25 +120,32 @@ select_into(List *statements, Snapshot snapshot, Tuplestorestate *into)
 }
 
 /*
- * raise_duplicate names a key that the definition yields twice.
+ * raise_duplicate names a key that the definition yields twice, given its columns as text[].
  */
 static void
-raise_duplicate(const CqrsProgram *program, TupleTableSlot *slot)
+raise_duplicate(const CqrsProgram *program, ArrayType *key)
 {
 	StringInfoData names;
-	char	   *values;
+	StringInfoData values;
+	Datum	   *elements;
+	bool	   *nulls;
+	int			count;
 
-	slot_getallattrs(slot);
-	values = slot->tts_isnull[0] ? pstrdup("") :
-		OidOutputFunctionCall(F_ARRAY_OUT, slot->tts_values[0]);
+	deconstruct_array(key, TEXTOID, -1, false, TYPALIGN_INT, &elements, &nulls, &count);
 	initStringInfo(&names);
+	initStringInfo(&values);
 	for (int i = 0; i < program->nkeys; i++)
-		appendStringInfo(&names, "%s%s", i ? ", " : "",
-						 NameStr(TupleDescAttr(program->row, program->key[i] - 1)->attname));
+	{
+		const char *separator = i ? ", " : "";
+
+		appendStringInfo(&names, "%s%s", separator, NameStr(TupleDescAttr(program->row, program->key[i] - 1)->attname));
+		appendStringInfo(&values, "%s%s", separator, nulls[i] ? "null" : TextDatumGetCString(elements[i]));
+	}
 	ereport(ERROR,
 			(errcode(ERRCODE_UNIQUE_VIOLATION),
 			 errmsg("the key of projection \"%s\" is not unique", get_rel_name(program->table)),
-			 errdetail("Key (%s)=%s occurs more than once in its query.", names.data, values),
+			 program->nkeys == 0 ? errdetail("Its query yields more than one row, and the key '{}' promises one.") :
+			 errdetail("Key (%s)=(%s) occurs more than once in its query.", names.data, values.data),
 			 errhint("Mend the data, or define the projection with a key that tells its rows apart.")));
 }
 
@@ -163,7 +170,8 @@ check_duplicates(CqrsProgramEntry *entry, const Pattern *computed, Snapshot snap
 		TupleDescInitEntry(desc, 1, "key", TEXTARRAYOID, -1, 0);
 		slot = MakeSingleTupleTableSlot(desc, &TTSOpsMinimalTuple);
 		(void) tuplestore_gettupleslot(found, true, false, slot);
-		raise_duplicate(program, slot);
+		slot_getallattrs(slot);
+		raise_duplicate(program, DatumGetArrayTypeP(slot->tts_values[0]));
 	}
 	tuplestore_end(found);
 }

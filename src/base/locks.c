@@ -9,7 +9,7 @@
  */
 #include "postgres.h"
 
-#include "access/xact.h"
+#include "base/attempt.h"
 #include "base/clock.h"
 #include "base/compat.h"
 #include "base/locks.h"
@@ -22,7 +22,6 @@
 #include "storage/lock.h"
 #include "storage/proc.h"
 #include "storage/sinvaladt.h"
-#include "utils/resowner.h"
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
 
@@ -59,50 +58,61 @@ lock_at_once(List *sorted, LOCKMODE mode)
 	return true;
 }
 
+/* What lock_in_turn is to lock, and how far it got. */
+typedef struct Turn
+{
+	List	   *relids;
+	LOCKMODE	mode;
+	int			wait_ms;
+	Oid			current;
+} Turn;
+
+/*
+ * lock_in_turn takes locks one by one, joining the queue for each for at most a moment.
+ */
+static void
+lock_in_turn(void *argument)
+{
+	Turn	   *turn = argument;
+	int			saved_timeout = LockTimeout;
+	ListCell   *cell;
+
+	PG_TRY();
+	{
+		LockTimeout = turn->wait_ms;
+		foreach(cell, turn->relids)
+		{
+			turn->current = lfirst_oid(cell);
+			LockRelationOid(turn->current, turn->mode);
+		}
+	}
+	PG_FINALLY();
+	{
+		LockTimeout = saved_timeout;
+	}
+	PG_END_TRY();
+}
+
 /*
  * lock_queueing takes all of 'sorted', joining the queue for each for at most 'wait_ms'; if one cannot be had, it releases all.
  *
  * A lock that busy writers hold by turns is never free, so it must be queued for; they wait behind us no longer than that.  The server's lock
- * timeout is an error, hence the subtransaction, whose abort also gives back the locks.
+ * timeout is an error, hence the attempt, whose end also gives back the locks.
  */
 static bool
 lock_queueing(List *sorted, LOCKMODE mode, int wait_ms, Oid *blocked_on)
 {
-	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
-	int			saved_timeout = LockTimeout;
-	volatile Oid current = InvalidOid;
-	volatile bool done = false;
+	Turn		turn = {.relids = sorted, .mode = mode, .wait_ms = wait_ms};
+	ErrorData  *error = cqrs_attempt(lock_in_turn, &turn, true);
 
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(context);
-	PG_TRY();
-	{
-		LockTimeout = wait_ms;
-		for (int i = 0; i < list_length(sorted); i++)
-		{
-			current = list_nth_oid(sorted, i);
-			LockRelationOid(current, mode);
-		}
-		LockTimeout = saved_timeout;
-		ReleaseCurrentSubTransaction();
-		done = true;
-	}
-	PG_CATCH();
-	{
-		LockTimeout = saved_timeout;
-		MemoryContextSwitchTo(context);
-		if (geterrcode() != ERRCODE_LOCK_NOT_AVAILABLE)
-			PG_RE_THROW();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-		if (blocked_on)
-			*blocked_on = current;
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(context);
-	CurrentResourceOwner = owner;
-	return done;
+	if (error == NULL)
+		return true;
+	if (error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE)
+		ReThrowError(error);
+	FreeErrorData(error);
+	if (blocked_on)
+		*blocked_on = turn.current;
+	return false;
 }
 
 /*

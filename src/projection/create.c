@@ -9,6 +9,7 @@
 
 #include "access/xact.h"
 #include "apply/apply.h"
+#include "base/attempt.h"
 #include "base/clock.h"
 #include "base/names.h"
 #include "base/spi.h"
@@ -231,6 +232,17 @@ check_index(const char *index, const char *statement)
 }
 
 /*
+ * run_statement runs one statement for cqrs_attempt.
+ */
+static void
+run_statement(void *statement)
+{
+	cqrs_spi_connect();
+	cqrs_spi_run(statement);
+	cqrs_spi_finish();
+}
+
+/*
  * check_indexes tries each index on the empty table, so that a mistake shows now and not after a long fill.
  */
 static void
@@ -241,13 +253,12 @@ check_indexes(Oid table, List *indexes)
 	foreach(cell, indexes)
 	{
 		char	   *statement = cqrs_build_index_statement(table, lfirst(cell));
+		ErrorData  *error;
 
 		check_index(lfirst(cell), statement);
-		BeginInternalSubTransaction(NULL);
-		cqrs_spi_connect();
-		cqrs_spi_run(statement);
-		cqrs_spi_finish();
-		RollbackAndReleaseCurrentSubTransaction();
+		error = cqrs_attempt(run_statement, statement, false);
+		if (error != NULL)
+			ReThrowError(error);
 	}
 }
 

@@ -72,37 +72,39 @@ cqrs_guard_table(PG_FUNCTION_ARGS)
 }
 
 /*
- * serving_view_among returns the first serving view that a query over the event trigger's objects finds, or InvalidOid.
+ * serving_view_among returns the name of the first serving view among the event trigger's objects, which 'objects' yields; NULL if there is none.
+ *
+ * The registry still knows a view that was dropped by hand: cqrs.drop_projection takes it out first.
  */
-static Oid
+static char *
 serving_view_among(const char *objects)
 {
+	MemoryContext context = CurrentMemoryContext;
 	CqrsIdentity saved;
-	Oid			view = InvalidOid;
-	bool		isnull;
+	char	   *name = NULL;
 
 	cqrs_identity_enter_system(&saved);
 	cqrs_spi_connect();
-	if (cqrs_spi_run(psprintf("SELECT p.view::oid FROM cqrs_internal.projection p JOIN %s o ON o.objid = p.view "
+	if (cqrs_spi_run(psprintf("SELECT o.object_identity FROM cqrs_internal.projection p JOIN %s o ON o.objid = p.view "
 							  "WHERE o.classid = 'pg_catalog.pg_class'::regclass AND o.objsubid = 0 ORDER BY 1",
 							  objects)) > 0)
-		view = DatumGetObjectId(cqrs_spi_datum(0, 1, &isnull));
+		name = cqrs_spi_text(0, 1, context);
 	cqrs_spi_finish();
 	cqrs_identity_leave(&saved);
-	return view;
+	return name;
 }
 
 /*
  * cqrs_internal.guard_drop() RETURNS event_trigger
  *
- * Refuses, on sql_drop, that a serving view goes by any other way than cqrs.drop_projection, which takes it out of the registry first.
+ * Refuses, on sql_drop, that a serving view goes by any other way than cqrs.drop_projection.
  *
  * Errors: 2BP01.
  */
 Datum
 cqrs_guard_drop(PG_FUNCTION_ARGS)
 {
-	Oid			view;
+	char	   *view;
 
 	if (!CALLED_AS_EVENT_TRIGGER(fcinfo))
 		ereport(ERROR,
@@ -111,11 +113,11 @@ cqrs_guard_drop(PG_FUNCTION_ARGS)
 	if (!cqrs_registry_exists())
 		PG_RETURN_NULL();
 	view = serving_view_among("pg_catalog.pg_event_trigger_dropped_objects()");
-	if (OidIsValid(view))
+	if (view != NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
-				 errmsg("cannot drop the serving view of a projection"),
-				 errdetail("Projection %d would be left without its view.", cqrs_projection_of_view(view)->id),
+				 errmsg("cannot drop the serving view %s of a projection", view),
+				 errdetail("The projection would go on without anybody being able to read or name it."),
 				 errhint("Use cqrs.drop_projection.")));
 	PG_RETURN_NULL();
 }
@@ -130,17 +132,17 @@ cqrs_guard_drop(PG_FUNCTION_ARGS)
 Datum
 cqrs_guard_replace(PG_FUNCTION_ARGS)
 {
-	Oid			view;
+	char	   *view;
 
 	if (!CALLED_AS_EVENT_TRIGGER(fcinfo))
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("function \"guard_replace\" was not called by trigger manager")));
 	view = serving_view_among("pg_catalog.pg_event_trigger_ddl_commands()");
-	if (OidIsValid(view))
+	if (view != NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
-				 errmsg("cannot replace the serving view of projection \"%s\"", cqrs_name_shown(view)),
+				 errmsg("cannot replace the serving view %s of a projection", view),
 				 errdetail("It shows what the projection's query yields."),
 				 errhint("Drop the projection with cqrs.drop_projection and create it with another query.")));
 	PG_RETURN_NULL();

@@ -170,7 +170,7 @@ cqrs_history_insert(int32 projection, Oid view, int32 version_number, const char
 	values[1] = TimestampTzGetDatum(cqrs_clock_now());
 	values[2] = NameGetDatum(&actor);
 	values[3] = Int32GetDatum(projection);
-	values[4] = cqrs_rows_text(OidIsValid(view) ? cqrs_name_shown(view) : NULL, &nulls[4]);
+	values[4] = cqrs_rows_text(OidIsValid(view) ? cqrs_name_relation(view) : NULL, &nulls[4]);
 	values[5] = Int32GetDatum(version_number);
 	nulls[5] = version_number == 0;
 	values[6] = cqrs_rows_text(event, &nulls[6]);
