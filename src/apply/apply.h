@@ -28,14 +28,15 @@ typedef struct CqrsBatch
 } CqrsBatch;
 
 /*
- * Lock the version, then its relations, take the snapshot, apply the window, insert the checkpoint.  The transaction is a fresh REPEATABLE READ one that has
- * taken no snapshot yet (worker), or READ COMMITTED (drain).  Errors of the user's query are raised as they are.
+ * Lock the version, then its relations, take the snapshot, apply the window, insert the checkpoint.  The transaction is a fresh
+ * REPEATABLE READ one that has taken no snapshot yet (worker), or READ COMMITTED (drain).  Errors of the user's query are raised
+ * as they are.
  */
 extern void cqrs_apply_batch(int32 version, CqrsBatch *batch);
 
 /*
- * The program of a version from the backend's cache, derived again if anything it names has changed.  Wants an active snapshot, and the owner's identity
- * under the version's settings.  Valid until the next call.
+ * The program of a version from the backend's cache, derived again if anything it names has changed.  Wants an active snapshot,
+ * and the owner's identity under the version's settings.  Valid until the next call.
  */
 extern const CqrsProgram *cqrs_apply_program(const CqrsVersion *version);
 

@@ -2,8 +2,9 @@
  * apply/program.c
  *		Programs of versions and their prepared statements, cached for the backend's life.
  *
- * A program is derived by plan/ from the definition's query tree; here it is kept until a relation it names, or the name of anything, changes.  The
- * invalidation callbacks only set flags; what is invalid is derived again at its next use, in a context that replaces the old one only when it is whole.
+ * A program is derived by plan/ from the definition's query tree; here it is kept until a relation it names, or the name of
+ * anything, changes.  The invalidation callbacks only set flags; what is invalid is derived again at its next use, in a context
+ * that replaces the old one only when it is whole.
  *
  * Wants an active snapshot, and the identity and settings of the version's owner: texts are made and parsed under the same search_path.
  */

@@ -5,8 +5,8 @@
  * Keys are handled by null pattern (a bit for each key column that is null), since equality does not find nulls: all rows of one pattern go through
  * statements made for it.  Almost always there is one pattern, without nulls.
  *
- * Runs inside a nesting of SPI, under the owner's identity and the batch's snapshot.  Compute and merge are two statements: rows reach SQL through the
- * named relations of base/spi.h only.
+ * Runs inside a nesting of SPI, under the owner's identity and the batch's snapshot.  Compute and merge are two statements: rows
+ * reach SQL through the named relations of base/spi.h only.
  */
 #include "postgres.h"
 

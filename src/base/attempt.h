@@ -8,8 +8,9 @@
 #include "postgres.h"
 
 /*
- * Run work(argument) in a subtransaction.  If it raises, undo what it did, locks too, and return the error, in CurrentMemoryContext.  Otherwise return NULL, having
- * kept what it did, or undone it unless 'keep'.  Takes no snapshot and draws no transaction id by itself.
+ * Run work(argument) in a subtransaction.  If it raises, undo what it did, locks too, and return the error, in
+ * CurrentMemoryContext.  Otherwise return NULL, having kept what it did, or undone it unless 'keep'.  Takes no snapshot and draws
+ * no transaction id by itself.
  */
 extern ErrorData *cqrs_attempt(void (*work) (void *), void *argument, bool keep);
 

@@ -1,5 +1,5 @@
 /*
- * compat.h
+ * base/compat.h
  *		The one place that knows server versions apart.
  *
  * PostgreSQL 15 is the platform; what 16, 17 and 18 changed under us is named here and nowhere else.

@@ -12,8 +12,8 @@
 
 /*
  * Lock all of 'relids' in 'mode', in OID order, in short tries: each lock is waited for at most 50 ms, and all are released
- * between tries, up to 'timeout_ms' (the caller's cqrs.lock_timeout: settings are a floor above).  Then an error 55P03 that names the relation and who holds it.  A relation that is gone is
- * an error 42P01.  Locks are held to the end of the transaction.
+ * between tries, up to 'timeout_ms' (the caller's cqrs.lock_timeout: settings are a floor above).  Then an error 55P03 that names
+ * the relation and who holds it.  A relation that is gone is an error 42P01.  Locks are held to the end of the transaction.
  */
 extern void cqrs_locks_take(List *relids, LOCKMODE mode, int timeout_ms);
 

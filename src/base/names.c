@@ -26,6 +26,15 @@ cqrs_name_relation(Oid relid)
 }
 
 /*
+ * cqrs_name_qualified names in full what is about to be created.
+ */
+char *
+cqrs_name_qualified(const char *schema, const char *name)
+{
+	return quote_qualified_identifier(schema, name);
+}
+
+/*
  * cqrs_name_identifier quotes one identifier where it needs it.
  */
 const char *

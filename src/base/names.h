@@ -14,6 +14,9 @@
 /* schema.relation, both quoted where needed, always qualified; for generated SQL. */
 extern char *cqrs_name_relation(Oid relid);
 
+/* The same for a relation that does not exist yet. */
+extern char *cqrs_name_qualified(const char *schema, const char *name);
+
 /* A quoted identifier, a quoted literal. */
 extern const char *cqrs_name_identifier(const char *name);
 extern char *cqrs_name_literal(const char *value);

@@ -8,8 +8,9 @@
 #include "postgres.h"
 
 /*
- * The next value of a sequence (ascending by 1, without cache).  Unlike nextval it leaves lastval() and currval() of the session alone and works in a
- * transaction that has been declared read-only after it wrote: a trigger must not change what its caller sees.  Takes the lock that nextval takes.
+ * The next value of a sequence (ascending by 1, without cache).  Unlike nextval it leaves lastval() and currval() of the session
+ * alone and works in a transaction that has been declared read-only after it wrote: a trigger must not change what its caller
+ * sees.  Takes the lock that nextval takes.
  */
 extern int64 cqrs_sequence_next(Oid sequence);
 

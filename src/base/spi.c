@@ -2,8 +2,9 @@
  * base/spi.c
  *		The one door to SQL from C: checked results, the owner's identity, named relations, cursors.
  *
- * Wants a transaction.  cqrs_spi_connect makes SPI's memory the current one; every other function leaves the current one as it was, whatever SPI
- * does.  What must live longer than the nesting is copied to memory of the caller's.  Identity and settings that an error leaves changed are put back by the abort of the (sub)transaction.
+ * Wants a transaction.  cqrs_spi_connect makes SPI's memory the current one; every other function leaves the current one as it
+ * was, whatever SPI does.  What must live longer than the nesting is copied to memory of the caller's.  Identity and settings
+ * that an error leaves changed are put back by the abort of the (sub)transaction.
  */
 #include "postgres.h"
 

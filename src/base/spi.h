@@ -35,8 +35,9 @@ extern void cqrs_identity_enter_system(CqrsIdentity *saved);
 extern void cqrs_identity_leave(const CqrsIdentity *saved);
 
 /*
- * A nesting of SPI.  cqrs_spi_connect makes SPI's memory current, all other functions leave the current context as it was; results that must outlive the nesting go to
- * memory of the caller's, by cqrs_spi_text(…, context) or a tuplestore of the caller's.
+ * A nesting of SPI.  cqrs_spi_connect makes SPI's memory current, all other functions leave the current context as it was;
+ * results that must outlive the nesting go to memory of the caller's, by cqrs_spi_text(…, context) or a tuplestore of the
+ * caller's.
  */
 extern void cqrs_spi_connect(void);
 extern void cqrs_spi_finish(void);

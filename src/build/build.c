@@ -2,8 +2,9 @@
  * build/build.c
  *		From a version's definition to a table that serves: capture its sources, fill, index, catch up, open the gate.
  *
- * The steps are transactions of their own when a worker takes them, and parts of the caller's when drain does.  Each begins with the version's lock and
- * looks again what is left to do, so that a crash between two of them, or two builders at once, cost nothing but time.
+ * The steps are transactions of their own when a worker takes them, and parts of the caller's when drain does.  Each begins with
+ * the version's lock and looks again what is left to do, so that a crash between two of them, or two builders at once, cost
+ * nothing but time.
  *
  * Leaves when to build, and what to do about an error, to worker/ and projection/.
  */

@@ -10,8 +10,8 @@
 #include "registry/registry.h"
 
 /*
- * The steps of a build.  A worker runs each in a transaction of its own; drain runs them all in its caller's.  Each does nothing if it is done already, and
- * returns false where another process holds the version or a lock.
+ * The steps of a build.  A worker runs each in a transaction of its own; drain runs them all in its caller's.  Each does nothing
+ * if it is done already, and returns false where another process holds the version or a lock.
  */
 extern bool cqrs_build_attach(int32 version, bool wait);	/* capture its sources */
 extern bool cqrs_build_fill(int32 version, bool wait);		/* fill, checkpoint, indexes, ANALYZE; state stays building */

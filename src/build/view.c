@@ -2,8 +2,8 @@
  * build/view.c
  *		Serving views: plain views over a version's table, behind a gate while there is nothing to serve.
  *
- * Made through the server's own DefineView, not by SQL text run as a user: the guard on serving views then need not know ours from others'.  The caller
- * holds the lock on the view and has checked the right to it.
+ * Made through the server's own DefineView, not by SQL text run as a user: the guard on serving views then need not know ours
+ * from others'.  The caller holds the lock on the view and has checked the right to it.
  */
 #include "postgres.h"
 

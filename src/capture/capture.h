@@ -10,10 +10,10 @@
 #include "nodes/pg_list.h"
 
 /*
- * Make sure every source (List of source ids, as integers) is captured from now on: creates its triggers, or puts its plan in force again, under SHARE ROW
- * EXCLUSIVE asked for in short tries (cqrs_locks_take), so that no writer in flight has captured too little.  Sources that are attached
- * already, with triggers as we made them (cqrs_source_intact), take no lock.  Returns true if anything was changed (a worker then commits before it
- * fills).
+ * Make sure every source (List of source ids, as integers) is captured from now on: creates its triggers, or puts its plan in
+ * force again, under SHARE ROW EXCLUSIVE asked for in short tries (cqrs_locks_take), so that no writer in flight has captured too
+ * little.  Sources that are attached already, with triggers as we made them (cqrs_source_intact), take no lock.  Returns true if
+ * anything was changed (a worker then commits before it fills).
  */
 extern bool cqrs_capture_attach(List *sources);
 
@@ -29,7 +29,10 @@ extern void cqrs_capture_release(void);
  */
 extern bool cqrs_capture_tidy(void);
 
-/* Refuses with SQLSTATE, detail and hint a relation whose changes cannot be captured (view, foreign, temporary, unlogged, system, partitioned or inherited for now …). */
+/*
+ * Refuses with SQLSTATE, detail and hint a relation whose changes cannot be captured (view, foreign, temporary, unlogged, system,
+ * partitioned or inherited for now …).
+ */
 extern void cqrs_capture_check(Oid relation);
 
 #endif							/* CQRS_CAPTURE_H */

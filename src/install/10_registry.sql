@@ -105,6 +105,7 @@ CREATE TABLE cqrs_internal.history (
     CONSTRAINT history_pkey PRIMARY KEY (id)
 );
 COMMENT ON TABLE cqrs_internal.history IS 'what happened to projections, when and by whom';
+COMMENT ON SEQUENCE cqrs_internal.history_id_seq IS 'ids of rows of history';
 
 SELECT pg_catalog.pg_extension_config_dump('cqrs_internal.registry_id', '');
 SELECT pg_catalog.pg_extension_config_dump('cqrs_internal.projection', '');

@@ -26,13 +26,13 @@ COMMENT ON EVENT TRIGGER cqrs_guard_replace IS 'keeps serving views of projectio
 CREATE FUNCTION cqrs.create_projection(
     name text, query text, key name[] DEFAULT NULL, indexes text[] DEFAULT '{}',
     max_lag interval DEFAULT NULL, description text DEFAULT NULL) RETURNS integer
-    LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'cqrs_create_projection';
+    LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'cqrs_create_projection';
 COMMENT ON FUNCTION cqrs.create_projection(text, text, name[], text[], interval, text)
     IS 'creates a read model of a query, to be built and kept up to date; returns its version, 1';
 
 CREATE FUNCTION cqrs.alter_projection(
     projection regclass, max_lag interval DEFAULT NULL, description text DEFAULT NULL) RETURNS void
-    LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'cqrs_alter_projection';
+    LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'cqrs_alter_projection';
 COMMENT ON FUNCTION cqrs.alter_projection(regclass, interval, text)
     IS 'changes a projection''s freshness objective or description; NULL leaves as is';
 
@@ -55,7 +55,7 @@ CREATE FUNCTION cqrs.resume(projection regclass) RETURNS void
 COMMENT ON FUNCTION cqrs.resume(regclass) IS 'goes on with a paused projection; tries a failing or halted one again';
 
 CREATE FUNCTION cqrs.drain(projection regclass DEFAULT NULL) RETURNS bigint
-    LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'cqrs_drain';
+    LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'cqrs_drain';
 COMMENT ON FUNCTION cqrs.drain(regclass)
     IS 'applies everything committed so far, in this session; returns the changes applied';
 
@@ -66,6 +66,6 @@ COMMENT ON FUNCTION cqrs.explain(regclass) IS 'how a projection is maintained: s
 CREATE FUNCTION cqrs.verify(
     projection regclass, sample float8 DEFAULT 1.0, version integer DEFAULT NULL,
     OUT key jsonb, OUT difference text, OUT expected jsonb, OUT found jsonb) RETURNS SETOF record
-    LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'cqrs_verify';
+    LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'cqrs_verify';
 COMMENT ON FUNCTION cqrs.verify(regclass, float8, integer)
     IS 'compares a read model with its query at one snapshot; no row means equal';

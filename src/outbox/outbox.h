@@ -72,9 +72,10 @@ typedef struct CqrsChange
 } CqrsChange;
 
 /*
- * The chunks of a window: visible in 'snapshot' and not seen by 'checkpoint' (NULL: all visible ones), with an xid of at most 'upto' (invalid: any).
- * Scans the xid index from the checkpoint's xmax up, plus one probe for each id it holds in progress; over all segments, each already locked by
- * the caller or locked here for the scan.  Snapshot and checkpoint must last as long as the scan.  Chunks come in no promised order; sort by number where order matters.
+ * The chunks of a window: visible in 'snapshot' and not seen by 'checkpoint' (NULL: all visible ones), with an xid of at most
+ * 'upto' (invalid: any). Scans the xid index from the checkpoint's xmax up, plus one probe for each id it holds in progress; over
+ * all segments, each already locked by the caller or locked here for the scan.  Snapshot and checkpoint must last as long as the
+ * scan.  Chunks come in no promised order; sort by number where order matters.
  */
 typedef struct CqrsOutboxScan CqrsOutboxScan;
 extern CqrsOutboxScan *cqrs_outbox_scan_begin(Snapshot snapshot, const CqrsSnapshot *checkpoint, FullTransactionId upto);

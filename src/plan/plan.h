@@ -71,8 +71,9 @@ extern RawStmt *cqrs_plan_parse(const char *text);
 extern void cqrs_plan_check(Oid definition, const char *text, Oid owner, bool notices);
 
 /*
- * The key by which the definition's rows are told apart, as attribute numbers: from the user's names (List of char *, already as identifiers;
- * unknown or repeated ones are errors 42703, 42701; an empty list with given = true is the one-row key) or inferred; an error 42P10 with hint if it cannot be.
+ * The key by which the definition's rows are told apart, as attribute numbers: from the user's names (List of char *, already as
+ * identifiers; unknown or repeated ones are errors 42703, 42701; an empty list with given = true is the one-row key) or inferred;
+ * an error 42P10 with hint if it cannot be.
  */
 extern AttrNumber *cqrs_plan_key(Oid definition, bool given, List *names, int *nkeys);
 
@@ -80,9 +81,10 @@ extern AttrNumber *cqrs_plan_key(Oid definition, bool given, List *names, int *n
 extern CqrsProgram *cqrs_plan_derive(Oid definition, Oid table, const AttrNumber *key, int nkeys);
 
 /*
- * Statements that compute the affected keys for a change of source 'source' (index): List of char *, one a term; their results together are the
- * affected keys, columns as program->affected (duplicates across terms are possible).  They read deltas (all sources' must be offered).  'changed' holds
- * the indexes of sources with old images in this window: only their old images need uniting with current state.
+ * Statements that compute the affected keys for a change of source 'source' (index): List of char *, one a term; their results
+ * together are the affected keys, columns as program->affected (duplicates across terms are possible).  They read deltas (all
+ * sources' must be offered).  'changed' holds the indexes of sources with old images in this window: only their old images need
+ * uniting with current state.
  */
 extern List *cqrs_plan_affected(const CqrsProgram *program, int source, Bitmapset *changed);
 
@@ -96,8 +98,8 @@ extern char *cqrs_plan_compute(const CqrsProgram *program, uint32 nulls);
 extern char *cqrs_plan_evaluate(const CqrsProgram *program);
 
 /*
- * The merge of rows of one null pattern, offered as CQRS_COMPUTED: first the delete of rows of that pattern that vanished (among CQRS_AFFECTED, or all
- * with 'full'), then update of those that differ and insert of new ones.
+ * The merge of rows of one null pattern, offered as CQRS_COMPUTED: first the delete of rows of that pattern that vanished (among
+ * CQRS_AFFECTED, or all with 'full'), then update of those that differ and insert of new ones.
  */
 extern char *cqrs_plan_delete(const CqrsProgram *program, uint32 nulls, bool full);
 extern char *cqrs_plan_merge(const CqrsProgram *program, uint32 nulls);

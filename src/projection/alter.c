@@ -173,8 +173,8 @@ drop_objects(Oid view, List *versions, bool cascade)
 /*
  * cqrs.drop_projection(projection regclass, cascade boolean DEFAULT false) RETURNS void
  *
- * Drops the projection with its serving view, versions and their tables, and stops capturing what nothing else reads.  Waits for the batch or fill that
- * is being applied to it.
+ * Drops the projection with its serving view, versions and their tables, and stops capturing what nothing else reads.  Waits for
+ * the batch or fill that is being applied to it.
  *
  * Errors: 42809 not a projection, 42501 not its owner, 2BP01 other objects depend on it (without cascade).
  */

@@ -191,7 +191,7 @@ check_select(Oid definition)
 static Oid
 create_table(const char *schema, const char *name, Oid definition)
 {
-	char	   *table = quote_qualified_identifier(schema, name);
+	char	   *table = cqrs_name_qualified(schema, name);
 	CqrsIdentity saved;
 	Oid			relid;
 
@@ -329,8 +329,8 @@ make_version(const Request *request, int32 projection, RawStmt *raw)
  *						  description text DEFAULT NULL) RETURNS integer
  *
  * Creates the serving view 'name' over 'query' and registers its first version, which a worker, or cqrs.drain, fills and serves.
- * 'key' are the columns that tell rows apart ('{}' for one row; inferred where it can be), 'indexes' what follows CREATE INDEX ON table, 'max_lag' the
- * freshness objective.  Returns the version, 1.
+ * 'key' are the columns that tell rows apart ('{}' for one row; inferred where it can be), 'indexes' what follows CREATE INDEX ON
+ * table, 'max_lag' the freshness objective.  Returns the version, 1.
  *
  * Errors: 42P07 name taken, 42501 a missing right, 42703 unknown key column, 42P10 no key can be inferred, 0A000 and 42P17 what section "what is
  * refused" of the README lists, 22023 a bad argument, and the server's own for a query that does not parse.

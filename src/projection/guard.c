@@ -24,8 +24,8 @@ PG_FUNCTION_INFO_V1(cqrs_guard_replace);
 /*
  * cqrs_internal.gate(projection integer) RETURNS boolean
  *
- * Stands in the serving view's WHERE while there is nothing to serve.  Stable, not volatile: so the executor asks it once before the scan, and it raises also
- * where the table is empty.
+ * Stands in the serving view's WHERE while there is nothing to serve.  Stable, not volatile: so the executor asks it once before
+ * the scan, and it raises also where the table is empty.
  *
  * Errors: 55000, always.
  */
