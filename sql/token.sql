@@ -10,11 +10,12 @@ CREATE TABLE orders (id integer PRIMARY KEY, customer text, total numeric);
 CREATE TABLE elsewhere (id integer);
 INSERT INTO orders VALUES (1, 'ann', 10), (2, 'bob', 20);
 SELECT cqrs.create_projection('totals', 'SELECT customer, sum(total) AS total FROM orders GROUP BY customer');
+SELECT cqrs.create_projection('others', 'SELECT id FROM elsewhere', ARRAY['id']);
 SELECT cqrs.token() AS first \gset
 
 -- While it is being built it shows nothing, whatever the token; a wait does not last an hour for a worker that is not there.
 SELECT cqrs.caught_up('totals', :'first'), cqrs.wait_for('totals', :'first', '1 hour');
-SELECT cqrs.drain('totals');
+SELECT cqrs.drain('totals'), cqrs.drain('others');
 SELECT cqrs.caught_up('totals', :'first'), cqrs.wait_for('totals', :'first', '1 hour');
 
 -- A token is its transaction's id, and stays the same in it.
@@ -51,6 +52,7 @@ INSERT INTO orders VALUES (4, 'cy', 1);
 SELECT cqrs.token() AS undone \gset
 ROLLBACK;
 SELECT cqrs.caught_up('totals', :'nothing'), cqrs.caught_up('totals', :'unread'), cqrs.caught_up('totals', :'undone');
+SELECT cqrs.caught_up('others', :'unread');
 
 -- A transaction that is prepared has not ended; and others' changes do not wait for it.
 BEGIN;
@@ -134,7 +136,7 @@ SELECT cqrs.caught_up('orders', :'t');
 SELECT cqrs.wait_for('no_such_view', '5');
 SELECT cqrs.wait_for(0::regclass, :'t');
 
-SELECT cqrs.drop_projection('totals');
+SELECT cqrs.drop_projection('totals'), cqrs.drop_projection('others');
 SET client_min_messages = warning;
 DROP SCHEMA token_test CASCADE;
 DROP ROLE regress_cqrs_token;

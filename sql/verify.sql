@@ -25,7 +25,7 @@ FROM generate_series(1, 100) AS i;
 SELECT cqrs.create_projection('items', 'SELECT id, grp, price, weight, size, tags, doc FROM item', ARRAY['id']);
 SELECT cqrs.create_projection('groups', 'SELECT grp, count(*) AS n, sum(price) AS total FROM item GROUP BY grp');
 SELECT cqrs.create_projection('whole', 'SELECT count(*) AS n, max(id) AS newest FROM item', '{}');
-SELECT cqrs.drain();
+SELECT cqrs.drain('items'), cqrs.drain('groups'), cqrs.drain('whole');
 SELECT * FROM cqrs.verify('items');
 SELECT * FROM cqrs.verify('groups');
 SELECT * FROM cqrs.verify('whole');
