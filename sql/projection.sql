@@ -220,6 +220,6 @@ SELECT cqrs.drop_projection('"Odd name"');
 SELECT cqrs.drop_projection('definition');
 SELECT cqrs.drop_projection('a23456789012345678901234567890123456789012345678901234567890123');
 -- History keeps what happened, also to projections that are gone.
-SELECT event, count(*) FROM cqrs.history WHERE projection LIKE 'projection_test.%' GROUP BY 1 ORDER BY 1;
+SELECT event, count(*) FROM cqrs.history WHERE projection LIKE 'projection_test.%' OR projection = 'p' GROUP BY 1 ORDER BY 1;
 SELECT cqrs.drop_projection('p');
 DROP SCHEMA projection_test CASCADE;

@@ -21,7 +21,7 @@ cqrs_start_worker(PG_FUNCTION_ARGS)
 	if (cqrs_shared_available())
 		cqrs_shared_look_at_commit();
 	else
-		ereport(NOTICE,
+		ereport(WARNING,
 				(errmsg("no worker will keep projections up to date, as cqrs is not in shared_preload_libraries"),
 				 errhint("Add it there and restart the server; until then changes are applied by cqrs.drain.")));
 	PG_RETURN_VOID();
