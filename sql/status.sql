@@ -157,7 +157,7 @@ SET ROLE regress_cqrs_owner;
 SELECT cqrs.drop_projection('top');
 RESET ROLE;
 SELECT actor = SESSION_USER AS by_us, projection, version, event, from_state, to_state, reason FROM cqrs.history
-WHERE projection IN ('status_test.pages', 'status_test.top');
+WHERE projection IN ('pages', 'status_test.top');
 
 -- Bad input.
 SELECT * FROM cqrs.freshness('customer');

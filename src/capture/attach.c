@@ -43,15 +43,6 @@ static const struct
 };
 
 /*
- * capture_function returns the OID of the trigger function.
- */
-static Oid
-capture_function(void)
-{
-	return LookupFuncName(list_make2(makeString("cqrs_internal"), makeString("capture")), 0, NULL, false);
-}
-
-/*
  * exists tells whether a relation is still there.
  */
 static bool
@@ -104,7 +95,7 @@ create_trigger(Relation rel, int which, Oid function)
 static void
 ensure_triggers(Relation rel)
 {
-	Oid			function = capture_function();
+	Oid			function = cqrs_registry_capture_function();
 
 	for (int i = 0; i < lengthof(triggers); i++)
 	{
@@ -282,7 +273,7 @@ in_use(Relation rel)
 static bool
 has_triggers(Oid relation)
 {
-	Oid			function = capture_function();
+	Oid			function = cqrs_registry_capture_function();
 	Relation	rel;
 	bool		found = false;
 	char		enabled;
@@ -307,7 +298,7 @@ has_triggers(Oid relation)
 static bool
 drop_triggers(Oid relation)
 {
-	Oid			function = capture_function();
+	Oid			function = cqrs_registry_capture_function();
 	Relation	rel = table_open(relation, NoLock);
 	bool		busy = in_use(rel);
 	ObjectAddresses *objects = new_object_addresses();

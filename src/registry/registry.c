@@ -11,6 +11,7 @@
 #include "base/clock.h"
 #include "base/names.h"
 #include "catalog/namespace.h"
+#include "catalog/pg_proc.h"
 #include "commands/extension.h"
 #include "commands/sequence.h"
 #include "miscadmin.h"
@@ -22,6 +23,7 @@
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/relcache.h"
+#include "utils/syscache.h"
 #include "utils/timestamp.h"
 
 #define SCHEMA "cqrs_internal"
@@ -70,6 +72,20 @@ Oid
 cqrs_registry_relation(CqrsCatalog catalog)
 {
 	return relation_of(catalog_names[catalog]);
+}
+
+/*
+ * cqrs_registry_capture_function returns the OID of the trigger function.
+ *
+ * Looked up in the cache and not by the parser's routines, which ask whether the user may use our schema.
+ */
+Oid
+cqrs_registry_capture_function(void)
+{
+	oidvector  *no_arguments = buildoidvector(NULL, 0);
+
+	return GetSysCacheOid3(PROCNAMEARGSNSP, Anum_pg_proc_oid, CStringGetDatum("capture"), PointerGetDatum(no_arguments),
+						   ObjectIdGetDatum(get_namespace_oid(SCHEMA, false)));
 }
 
 /*

@@ -130,6 +130,9 @@ extern bool cqrs_registry_exists(void);
 /* OID of one of our tables; an error if the extension is not created. */
 extern Oid	cqrs_registry_relation(CqrsCatalog catalog);
 
+/* OID of the function that capture's triggers call. */
+extern Oid	cqrs_registry_capture_function(void);
+
 /* Next value of cqrs_internal.registry_id, the ids of projections, versions, sources and shapes. */
 extern int32 cqrs_registry_next_id(void);
 

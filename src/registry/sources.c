@@ -9,8 +9,6 @@
 #include "catalog/pg_trigger.h"
 #include "catalog/pg_type.h"
 #include "commands/trigger.h"
-#include "nodes/makefuncs.h"
-#include "parser/parse_func.h"
 #include "registry/registry.h"
 #include "registry/rows.h"
 #include "utils/array.h"
@@ -177,7 +175,7 @@ cqrs_source_delete(int32 id)
 bool
 cqrs_source_intact(Oid relation)
 {
-	Oid			function = LookupFuncName(list_make2(makeString("cqrs_internal"), makeString("capture")), 0, NULL, true);
+	Oid			function = cqrs_registry_capture_function();
 	Relation	rel = table_open(relation, AccessShareLock);
 	bool		rows = false;
 	bool		truncates = false;
