@@ -68,7 +68,9 @@ END $$;
 DROP VIEW product_page;
 DROP VIEW product_page CASCADE;
 CREATE OR REPLACE VIEW product_page AS SELECT 1 AS id, 'x'::text AS title, 1.5::numeric(10,2) AS price, 'y'::text AS seller;
+\set VERBOSITY terse
 DROP SCHEMA projection_test CASCADE;
+\set VERBOSITY default
 CREATE SCHEMA projection_test_2;
 ALTER VIEW product_page RENAME TO page;
 ALTER VIEW page SET SCHEMA projection_test_2;

@@ -28,6 +28,9 @@
 #include "utils/tuplestore.h"
 #include "verify/verify.h"
 
+/* Progress is announced, but the end of a process that would have made it is not. */
+#define LOOK_AGAIN_MS 250
+
 PG_FUNCTION_INFO_V1(cqrs_drain);
 PG_FUNCTION_INFO_V1(cqrs_wait_until_serving);
 PG_FUNCTION_INFO_V1(cqrs_explain);
@@ -235,7 +238,7 @@ cqrs_wait_until_serving(PG_FUNCTION_ARGS)
 			PG_RETURN_BOOL(true);
 		if (left <= 0 || (!RecoveryInProgress() && !cqrs_shared_worker_runs()))
 			PG_RETURN_BOOL(false);
-		cqrs_shared_wait_progress(seen, left);
+		cqrs_shared_wait_progress(seen, Min(left, LOOK_AGAIN_MS));
 	}
 }
 
