@@ -115,7 +115,7 @@ cqrs_chunk_room(int nsources)
 	offset += ARR_OVERHEAD_NONULLS(1) + nsources * sizeof(int32);
 	offset = INTALIGN(offset) + sizeof(int32);	/* changes */
 	offset = DOUBLEALIGN(offset) + sizeof(TimestampTz);
-	offset += VARHDRSZ + 1;		/* the body's header and format */
+	offset += VARHDRSZ + CQRS_BODY_HEAD;
 	return MaxHeapTupleSize - MAXALIGN(SizeofHeapTupleHeader) - offset;
 }
 
@@ -138,12 +138,14 @@ static struct varlena *
 put_body(CqrsChunkWriter *writer, const CqrsDraft *draft, const char *buffer)
 {
 	Size		length = draft->end - draft->start;
-	Size		size = VARHDRSZ + 1 + length;
+	Size		size = VARHDRSZ + CQRS_BODY_HEAD + length;
 	struct varlena *body = size <= BLCKSZ ? writer->body : palloc(size);
+	pg_crc32c	crc = cqrs_body_crc(buffer + draft->start, length);
 
 	SET_VARSIZE(body, size);
 	VARDATA(body)[0] = CQRS_FORMAT;
-	memcpy(VARDATA(body) + 1, buffer + draft->start, length);
+	memcpy(VARDATA(body) + 1, &crc, sizeof(crc));
+	memcpy(VARDATA(body) + CQRS_BODY_HEAD, buffer + draft->start, length);
 	return body;
 }
 

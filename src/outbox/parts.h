@@ -2,7 +2,7 @@
  * outbox/parts.h
  *		What the files of outbox/ share; private to the room.
  *
- * A chunk's body is a byte with the format's version, then records back to back:
+ * A chunk's body is a byte with the format's version, the CRC-32C of the rest in the byte order of the machine, then records back to back:
  *
  *		length of what follows, kind (a byte), shape, command id, then the old image (update, delete) and the new image (insert, update)
  *
@@ -22,9 +22,12 @@
 
 #include "access/htup_details.h"
 #include "outbox/outbox.h"
+#include "port/pg_crc32c.h"
 #include "utils/relcache.h"
 
 #define CQRS_FORMAT			1	/* first byte of a body */
+
+#define CQRS_BODY_HEAD		(1 + sizeof(pg_crc32c)) /* bytes before the records */
 
 #define CQRS_IMAGE_NULLS	0x01	/* it has a null bitmap */
 #define CQRS_IMAGE_VARWIDTH 0x02	/* HEAP_HASVARWIDTH */
@@ -32,6 +35,18 @@
 #define CQRS_IMAGE_SHIFT	3	/* attributes are counted above the flags */
 
 #define CQRS_CHUNK_SOURCES	64	/* different sources in one chunk, at most */
+
+/* The check sum of a body's records: values inside rows have lengths of their own, and only the types that made them can check those. */
+static inline pg_crc32c
+cqrs_body_crc(const char *records, Size length)
+{
+	pg_crc32c	crc;
+
+	INIT_CRC32C(crc);
+	COMP_CRC32C(crc, records, length);
+	FIN_CRC32C(crc);
+	return crc;
+}
 
 /* ---- columns of a segment, from 0 ---- */
 

@@ -2,8 +2,8 @@
  * outbox/reader.c
  *		From a chunk's body back to changes.
  *
- * Trusts nothing it reads: every length is checked against what is left, every image against its shape, so that a damaged body is an error that names
- * the chunk and never more.  Tuples are put together in memory of the reader's that the next change uses again.  Wants an active snapshot if the body
+ * Trusts nothing it reads: the body's check sum is compared, every length is checked against what is left, every image against its shape, so that a
+ * damaged body is an error that names the chunk and never more.  Tuples are put together in memory of the reader's that the next change uses again.  Wants an active snapshot if the body
  * is stored out of line.
  */
 #include "postgres.h"
@@ -54,7 +54,7 @@ damaged(const CqrsChangeReader *reader, const char *what)
 	ereport(ERROR,
 			(errcode(ERRCODE_DATA_CORRUPTED),
 			 errmsg("outbox chunk %lld is damaged", (long long) reader->number),
-			 errdetail("Change %d of %d: %s.", reader->read + 1, reader->changes, what),
+			 errdetail("At change %d of %d: %s.", reader->read + 1, reader->changes, what),
 			 errhint("Projections that have not applied it need to be filled anew.")));
 }
 
@@ -252,6 +252,21 @@ shape_of(CqrsChangeReader *reader, CqrsChange *change)
 }
 
 /*
+ * check_body raises unless the body is as it was written.
+ */
+static void
+check_body(CqrsChangeReader *reader)
+{
+	pg_crc32c	crc;
+
+	if (*read_bytes(reader, 1, reader->end) != CQRS_FORMAT)
+		damaged(reader, "its format is unknown");
+	memcpy(&crc, read_bytes(reader, sizeof(crc), reader->end), sizeof(crc));
+	if (!EQ_CRC32C(crc, cqrs_body_crc(reader->at, reader->end - reader->at)))
+		damaged(reader, "the check sum is wrong");
+}
+
+/*
  * cqrs_outbox_read_begin starts to read a chunk's changes; fetches its body if that is stored out of line.
  */
 CqrsChangeReader *
@@ -266,8 +281,7 @@ cqrs_outbox_read_begin(const CqrsChunk *chunk)
 	reader->copied = reader->body != chunk->body;
 	reader->at = VARDATA_ANY(reader->body);
 	reader->end = reader->at + VARSIZE_ANY_EXHDR(reader->body);
-	if (*read_bytes(reader, 1, reader->end) != CQRS_FORMAT)
-		damaged(reader, "its format is unknown");
+	check_body(reader);
 	return reader;
 }
 
