@@ -75,29 +75,46 @@ append_pattern(StringInfo sql, const CqrsProgram *program, uint32 nulls, const c
 }
 
 /*
- * append_match writes the condition that the table's row "t" has the key of another row, in the columns that are not null.
- *
- * 'affected' tells which names the other row's columns have.
+ * key_column returns the name of key column 'key' in the row "t" of the table, "c" of the computed or "a" of the affected ones.
  */
 static const char *
-append_match(StringInfo sql, const CqrsProgram *program, uint32 nulls, const char *other, bool affected,
-			 const char *separator)
+key_column(const CqrsProgram *program, int key, char row)
+{
+	return row == 'a' ? NameStr(TupleDescAttr(program->affected, key)->attname) : column(program, program->key[key]);
+}
+
+/*
+ * append_match writes the condition that two rows, called as key_column does, have the same key in the columns that are not null.
+ */
+static const char *
+append_match(StringInfo sql, const CqrsProgram *program, uint32 nulls, char left, char right, const char *separator)
 {
 	for (int i = 0; i < program->nkeys; i++)
 	{
-		const char *mine = column(program, program->key[i]);
-		const char *theirs = affected ? NameStr(TupleDescAttr(program->affected, i)->attname) : mine;
-
 		if ((nulls >> i) & 1)
 			continue;
-		appendStringInfo(sql, "%s%s.%s %s t.%s", separator, other, theirs, equality(program, i), mine);
+		appendStringInfo(sql, "%s%c.%s %s %c.%s", separator, left, key_column(program, i, left), equality(program, i),
+						 right, key_column(program, i, right));
 		separator = " AND ";
 	}
 	return separator;
 }
 
 /*
+ * append_not_computed writes the condition that no computed row has the key of row 'row'.
+ */
+static void
+append_not_computed(StringInfo sql, const CqrsProgram *program, uint32 nulls, char row)
+{
+	appendStringInfo(sql, "NOT EXISTS (SELECT FROM %s AS c", CQRS_COMPUTED);
+	append_match(sql, program, nulls, 'c', row, " WHERE ");
+	appendStringInfoChar(sql, ')');
+}
+
+/*
  * cqrs_plan_delete makes the statement that deletes rows of a pattern which were not computed.
+ *
+ * Affected keys are held against the computed ones first: the table is looked into only for those that vanished, as a rule few.
  */
 char *
 cqrs_plan_delete(const CqrsProgram *program, uint32 nulls, bool full)
@@ -108,16 +125,17 @@ cqrs_plan_delete(const CqrsProgram *program, uint32 nulls, bool full)
 	initStringInfo(&sql);
 	appendStringInfo(&sql, "DELETE FROM %s AS t", cqrs_name_relation(program->table));
 	separator = append_pattern(&sql, program, nulls, " WHERE ");
-	if (!full)
+	appendStringInfoString(&sql, separator);
+	if (full)
+		append_not_computed(&sql, program, nulls, 't');
+	else
 	{
-		appendStringInfo(&sql, "%sEXISTS (SELECT FROM %s AS a", separator, CQRS_AFFECTED);
-		append_match(&sql, program, nulls, "a", true, " WHERE ");
+		appendStringInfo(&sql, "EXISTS (SELECT FROM %s AS a WHERE ", CQRS_AFFECTED);
+		separator = append_match(&sql, program, nulls, 'a', 't', "");
+		appendStringInfoString(&sql, separator);
+		append_not_computed(&sql, program, nulls, 'a');
 		appendStringInfoChar(&sql, ')');
-		separator = " AND ";
 	}
-	appendStringInfo(&sql, "%sNOT EXISTS (SELECT FROM %s AS c", separator, CQRS_COMPUTED);
-	append_match(&sql, program, nulls, "c", false, " WHERE ");
-	appendStringInfoChar(&sql, ')');
 	return sql.data;
 }
 
@@ -145,7 +163,7 @@ cqrs_plan_merge(const CqrsProgram *program, uint32 nulls)
 
 	initStringInfo(&sql);
 	appendStringInfo(&sql, "MERGE INTO %s AS t USING %s AS c ON ", cqrs_name_relation(program->table), CQRS_COMPUTED);
-	separator = append_match(&sql, program, nulls, "c", false, "");
+	separator = append_match(&sql, program, nulls, 'c', 't', "");
 	separator = append_pattern(&sql, program, nulls, separator);
 	if (*separator == '\0')
 		appendStringInfoString(&sql, "true");
