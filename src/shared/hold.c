@@ -1,6 +1,6 @@
 /*
  * shared/hold.c
- *		Keeping workers out of a database while a command needs it empty.
+ *		Keeping workers out of a database while a command needs it empty, and out of the way of one that needs a version.
  *
  * DROP DATABASE and its like refuse a database that others are connected to, and wait only a few seconds for them.  A hold makes the worker leave
  * and keeps the launcher from starting another, to the end of the holder's transaction: when it is over, however it ends, the launcher looks
@@ -138,4 +138,24 @@ cqrs_shared_hold(Oid database)
 		ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();
 	}
+}
+
+/*
+ * cqrs_shared_interrupt_worker has this database's worker give up what it does for a version.
+ *
+ * It says what it does before it does it, and may be at something else when the signal comes: then that is done again.
+ */
+void
+cqrs_shared_interrupt_worker(int32 version)
+{
+	CqrsSlot   *slot;
+
+	if (cqrs_shared_state == NULL)
+		return;
+	LWLockAcquire(cqrs_shared_state->lock, LW_SHARED);
+	slot = cqrs_shared_find(MyDatabaseId);
+	if (slot != NULL && slot->pid != 0 && slot->pid != MyProcPid && slot->version != 0 &&
+		(version == 0 || slot->version == version))
+		(void) kill(slot->pid, SIGINT);
+	LWLockRelease(cqrs_shared_state->lock);
 }

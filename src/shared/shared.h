@@ -66,6 +66,12 @@ extern void cqrs_shared_restart_at_commit(Oid database);
  */
 extern void cqrs_shared_hold(Oid database);
 
+/*
+ * Have this database's worker give up what it is doing for a version (0: for any), so that it lets go of its locks; it tries again in a moment, behind who
+ * asks for them now.
+ */
+extern void cqrs_shared_interrupt_worker(int32 version);
+
 /* All processes' slots, copied; returns how many were written to 'out' (at most 'max'). */
 extern int	cqrs_shared_workers(CqrsWorkerInfo *out, int max);
 

@@ -16,9 +16,9 @@
  * cqrs_worker_in_the_way tells whether others were in the way, or somebody cancelled what we did.
  */
 bool
-cqrs_worker_in_the_way(const CqrsTask *task)
+cqrs_worker_in_the_way(const ErrorData *error)
 {
-	switch (task->error->sqlerrcode)
+	switch (error->sqlerrcode)
 	{
 		case ERRCODE_LOCK_NOT_AVAILABLE:
 		case ERRCODE_T_R_DEADLOCK_DETECTED:

@@ -49,6 +49,7 @@ static MemoryContext life;		/* the launcher's */
 static MemoryContext turn;		/* one turn of its loop */
 static List *pending = NIL;		/* OIDs of databases to look at, in memory of life */
 static List *children = NIL;	/* of Child *, likewise */
+static List *roomless = NIL;	/* OIDs of databases whose worker the server had no room for, likewise */
 
 /*
  * fill_entry fills in what launcher and workers have in common as background processes.
@@ -156,11 +157,26 @@ take_requests(void)
 }
 
 /*
- * reap forgets the processes that have ended; those that never took their slot are tried again.
+ * hurry_roomless has those tried again at once that the server had no room for.
+ */
+static void
+hurry_roomless(void)
+{
+	ListCell   *cell;
+
+	foreach(cell, roomless)
+		(void) cqrs_slots_look_again(lfirst_oid(cell));
+	list_free(roomless);
+	roomless = NIL;
+}
+
+/*
+ * reap forgets the processes that have ended, which makes room for others; those that never took their slot are tried again.
  */
 static void
 reap(void)
 {
+	bool		room = false;
 	ListCell   *cell;
 
 	foreach(cell, children)
@@ -174,7 +190,10 @@ reap(void)
 		children = foreach_delete_current(children, cell);
 		pfree(child->handle);
 		pfree(child);
+		room = true;
 	}
+	if (room)
+		hurry_roomless();
 }
 
 /*
@@ -219,6 +238,7 @@ start(const CqrsTicket *ticket)
 		complained = false;
 		return true;
 	}
+	roomless = list_append_unique_oid(roomless, ticket->database);
 	MemoryContextSwitchTo(old);
 	cqrs_slots_failed(ticket);
 	complain_of_room(&complained, "cqrs could not start a worker: all background processes of the server are in use",

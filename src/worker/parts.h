@@ -66,8 +66,8 @@ extern TimestampTz cqrs_worker_round(void);
 extern CqrsStepResult cqrs_worker_build(CqrsTask *task, bool *vacuumed);
 extern CqrsStepResult cqrs_worker_apply(CqrsTask *task);
 
-/* Does the task's error only say that others, who will be gone in a moment, were in the way? */
-extern bool cqrs_worker_in_the_way(const CqrsTask *task);
+/* Does an error only say that others, who will be gone in a moment, were in the way? */
+extern bool cqrs_worker_in_the_way(const ErrorData *error);
 
 /* Note the task's error in the registry and log it; retry_at says what becomes of it, 0 that there is nothing to note any more. */
 extern CqrsStepResult cqrs_worker_note_failure(CqrsTask *task);

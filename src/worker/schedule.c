@@ -7,7 +7,6 @@
  */
 #include "postgres.h"
 
-#include "access/xact.h"
 #include "base/clock.h"
 #include "capture/capture.h"
 #include "settings/settings.h"
@@ -30,6 +29,7 @@ typedef struct Memory
 	TimestampTz until;			/* not to be tried before */
 } Memory;
 
+static List *tasks = NIL;		/* of CqrsTask *, of the round at hand */
 static HTAB *memories = NULL;
 static TimestampTz tidy_at = 0;
 
@@ -82,18 +82,13 @@ forget_dropped(void)
 }
 
 /*
- * read_tasks reads from the registry what versions there are.
+ * work_read reads from the registry what versions there are.
  */
-static List *
-read_tasks(void)
+static bool
+work_read(CqrsTask *task)
 {
-	List	   *tasks = NIL;
 	ListCell   *projection_cell;
 
-	SetCurrentStatementStartTimestamp();
-	StartTransactionCommand();
-	if (!cqrs_worker_extension_there())
-		cqrs_worker_leave();
 	MemoryContextSwitchTo(cqrs_worker_turn);
 	foreach(projection_cell, cqrs_projection_list())
 	{
@@ -102,19 +97,36 @@ read_tasks(void)
 
 		foreach(cell, cqrs_version_list(projection->id))
 		{
-			CqrsTask   *task = palloc0(sizeof(CqrsTask));
+			CqrsTask   *found = palloc0(sizeof(CqrsTask));
 
-			task->version = lfirst(cell);
-			task->view = projection->view;
-			task->paused = projection->paused;
-			remember(task->version->id)->seen = true;
-			tasks = lappend(tasks, task);
+			found->version = lfirst(cell);
+			found->view = projection->view;
+			found->paused = projection->paused;
+			remember(found->version->id)->seen = true;
+			tasks = lappend(tasks, found);
 		}
 	}
-	CommitTransactionCommand();
-	MemoryContextSwitchTo(cqrs_worker_turn);
-	forget_dropped();
-	return tasks;
+	return true;
+}
+
+/*
+ * read_tasks fills in the tasks; false if somebody was in the way.  Another error ends this process: without the registry there is nothing to do.
+ */
+static bool
+read_tasks(void)
+{
+	static const CqrsStep step = {.work = work_read,.activity = "cqrs: look for work"};
+	ErrorData  *error;
+
+	tasks = NIL;
+	if (cqrs_worker_step(NULL, &step, &error) == CQRS_STEP_DONE)
+	{
+		forget_dropped();
+		return true;
+	}
+	if (!cqrs_worker_in_the_way(error))
+		ReThrowError(error);
+	return false;
 }
 
 /*
@@ -138,7 +150,7 @@ after_failure(CqrsTask *task, Memory *memory)
 {
 	TimestampTz now = cqrs_clock_now();
 
-	if (cqrs_worker_in_the_way(task))
+	if (cqrs_worker_in_the_way(task->error))
 	{
 		if (memory->in_the_way == 0)
 			memory->in_the_way = now;
@@ -221,10 +233,11 @@ tidy(void)
 TimestampTz
 cqrs_worker_round(void)
 {
-	List	   *tasks = read_tasks();
 	TimestampTz next;
 	ListCell   *cell;
 
+	if (!read_tasks())
+		return TimestampTzPlusMilliseconds(cqrs_clock_now(), BUSY_INITIAL_MS);
 	next = TimestampTzPlusMilliseconds(cqrs_clock_now(), cqrs_setting_naptime);
 	for (int building = 0; building <= 1; building++)
 	{

@@ -30,6 +30,7 @@ begin(CqrsTask *task, const CqrsStep *step)
 	if (task == NULL)
 	{
 		pgstat_report_activity(STATE_RUNNING, step->activity);
+		cqrs_shared_report(CQRS_PHASE_IDLE, 0, 0);
 		return;
 	}
 	if (task->name == NULL)

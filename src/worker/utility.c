@@ -69,11 +69,33 @@ hold(const char *name)
 }
 
 /*
- * make_room holds the database that a command refuses with others in it.
+ * drops_us tells whether a command drops the extension, and the user may.
+ */
+static bool
+drops_us(DropStmt *command)
+{
+	ListCell   *cell;
+
+	if (command->removeType != OBJECT_EXTENSION)
+		return false;
+	foreach(cell, command->objects)
+	{
+		if (strcmp(strVal(lfirst(cell)), "cqrs") == 0)
+			return superuser();
+	}
+	return false;
+}
+
+/*
+ * make_room holds the database that a command refuses with others in it, and stops work that DROP EXTENSION would wait for.
+ *
+ * But for RENAME, the server refuses commands that need a database empty in a transaction block; then nobody need leave.
  */
 static void
-make_room(Node *command)
+make_room(Node *command, bool alone)
 {
+	if (!alone && !IsA(command, RenameStmt) && !IsA(command, DropStmt))
+		return;
 	switch (nodeTag(command))
 	{
 		case T_DropdbStmt:
@@ -93,6 +115,10 @@ make_room(Node *command)
 		case T_AlterDatabaseStmt:
 			if (option(castNode(AlterDatabaseStmt, command)->options, "tablespace"))
 				hold(castNode(AlterDatabaseStmt, command)->dbname);
+			break;
+		case T_DropStmt:
+			if (drops_us(castNode(DropStmt, command)))
+				cqrs_shared_interrupt_worker(0);
 			break;
 		default:
 			break;
@@ -165,8 +191,7 @@ after_commit_prepared(void)
 /*
  * watch stands around every utility command.
  *
- * Only commands that run in no transaction block need a database empty: in one, the server refuses them, and nobody need leave.  The command's
- * tree may be gone after it has run.
+ * The command's tree may be gone after it has run.
  */
 static void
 watch(PlannedStmt *statement, const char *text, bool keep_tree, ProcessUtilityContext context, ParamListInfo params,
@@ -174,8 +199,7 @@ watch(PlannedStmt *statement, const char *text, bool keep_tree, ProcessUtilityCo
 {
 	bool		prepared = commits_prepared(statement->utilityStmt);
 
-	if (context == PROCESS_UTILITY_TOPLEVEL && !IsTransactionBlock())
-		make_room(statement->utilityStmt);
+	make_room(statement->utilityStmt, context == PROCESS_UTILITY_TOPLEVEL && !IsTransactionBlock());
 	ask(statement->utilityStmt);
 	if (previous_hook)
 		previous_hook(statement, text, keep_tree, context, params, environment, receiver, completion);
