@@ -41,13 +41,6 @@ typedef struct Writer
 	Query	   *query;
 } Writer;
 
-/* Context of translate_mutator. */
-typedef struct Translation
-{
-	const Writer *writer;
-	Relids		absent;
-} Translation;
-
 /*
  * source_behind returns the source that a relation of the definition is an occurrence of.
  */
@@ -71,13 +64,11 @@ column_of_delta(const CqrsProgramSource *source, AttrNumber attnum)
 }
 
 /*
- * translate_mutator rewrites variables of the definition as those of the statement.
+ * translate rewrites an expression of the definition for the statement.
  */
 static Node *
-translate_mutator(Node *node, Translation *translation)
+translate(Node *node, Writer *writer)
 {
-	const Writer *writer = translation->writer;
-
 	if (node == NULL)
 		return NULL;
 	if (IsA(node, Var))
@@ -85,24 +76,11 @@ translate_mutator(Node *node, Translation *translation)
 		Var		   *var = (Var *) node;
 		AttrNumber	attnum = var->varattno;
 
-		if (bms_is_member(var->varno, translation->absent))
-			return (Node *) makeNullConst(var->vartype, var->vartypmod, var->varcollid);
 		if (writer->forms[var->varno] != FORM_CURRENT)
 			attnum = column_of_delta(source_behind(writer->program, var->varno), attnum);
 		return (Node *) makeVar(writer->position[var->varno], attnum, var->vartype, var->vartypmod, var->varcollid, 0);
 	}
-	return expression_tree_mutator(node, translate_mutator, translation);
-}
-
-/*
- * translate rewrites an expression of the definition for the statement, with variables of 'absent' relations as nulls.
- */
-static Node *
-translate(const Writer *writer, Node *node, Relids absent)
-{
-	Translation translation = {.writer = writer, .absent = absent};
-
-	return translate_mutator(node, &translation);
+	return expression_tree_mutator(node, translate, writer);
 }
 
 /*
@@ -273,7 +251,7 @@ add_conditions(Writer *writer, int nrelations)
 	ListCell   *cell;
 
 	foreach(cell, writer->term->clauses)
-		conditions = lappend(conditions, translate(writer, lfirst(cell), NULL));
+		conditions = lappend(conditions, translate(lfirst(cell), writer));
 	for (int relation = 1; relation <= nrelations; relation++)
 		if (writer->forms[relation] == FORM_OLD)
 			conditions = lappend(conditions, old_images(source_behind(writer->program, relation),
@@ -295,7 +273,7 @@ add_keys(Writer *writer)
 	{
 		int			number = foreach_current_index(cell) + 1;
 		char	   *name = NameStr(TupleDescAttr(writer->program->affected, number - 1)->attname);
-		Expr	   *key = (Expr *) translate(writer, lfirst(cell), writer->term->absent);
+		Expr	   *key = (Expr *) translate(lfirst(cell), writer);
 		TargetEntry *target = makeTargetEntry(key, number, pstrdup(name), false);
 		SortGroupClause *distinct = makeNode(SortGroupClause);
 

@@ -55,6 +55,22 @@ cqrs_keys_obstacle(const CqrsProgram *program)
 /* ---- deriving: from the query to terms ---- */
 
 /*
+ * null_extend replaces the columns of absent relations by nulls.
+ */
+static Node *
+null_extend(Node *node, Relids absent)
+{
+	Var		   *var = (Var *) node;
+
+	if (node == NULL)
+		return NULL;
+	if (IsA(node, Var))
+		return bms_is_member(var->varno, absent) ?
+			(Node *) makeNullConst(var->vartype, var->vartypmod, var->varcollid) : copyObject(node);
+	return expression_tree_mutator(node, null_extend, absent);
+}
+
+/*
  * plain_column returns the column that an expression is, with only its type made another of the same representation, or NULL.
  */
 static Var *
@@ -113,7 +129,7 @@ bring_near(CqrsTerm *term, List *conjuncts)
 		Var		   *near;
 		NullTest   *test;
 
-		if (!IsA(key, Var) || key->varno == term->relation || bms_is_member(key->varno, term->absent))
+		if (!IsA(key, Var) || key->varno == term->relation)
 			continue;
 		near = equated(key, term->relation, conjuncts);
 		if (near == NULL)
@@ -147,16 +163,14 @@ make_term(const CqrsQuery *query, Index relation, Relids absent, CqrsTerm **resu
 		return true;
 	*result = term;
 	term->relation = relation;
-	term->absent = absent;
-	term->keys = list_copy(query->flat_keys);
+	term->keys = (List *) null_extend((Node *) query->flat_keys, absent);
 	term->constant = bms_is_empty(present);
 	if (term->constant)
 		return true;
 
 	(void) cqrs_join_reduce(query->join, bms_add_member(bms_copy(present), relation), &conjuncts);
 	bring_near(term, conjuncts);
-	present = bms_difference(pull_varnos(NULL, (Node *) term->keys), absent);
-	if (!cqrs_join_path(conjuncts, relation, present, &term->path, &pairs))
+	if (!cqrs_join_path(conjuncts, relation, pull_varnos(NULL, (Node *) term->keys), &term->path, &pairs))
 		return false;
 	foreach(cell, conjuncts)
 	{

@@ -41,8 +41,7 @@ typedef struct CqrsTerm
 	Index		relation;		/* whose delta is read */
 	Relids		path;			/* the relations it is joined with */
 	List	   *clauses;		/* of Node * */
-	List	   *keys;			/* of Node *, an expression for each key column */
-	Relids		absent;			/* relations taken as null-extended in the keys */
+	List	   *keys;			/* of Node *, an expression for each key column, with nulls for what is null-extended */
 	bool		united;			/* relations on the path stand for their current state united with old images */
 	bool		constant;		/* the key does not depend on any row */
 } CqrsTerm;

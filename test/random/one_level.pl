@@ -24,7 +24,8 @@ my $seconds = $ARGV[0] // $ENV{SECONDS_TO_RUN} // 30;
 my $seed = $ARGV[1] // $ENV{SEED} // int(rand(1_000_000_000));
 my @columns = qw(id a b n);
 my %seen = (rounds => 0, queries => 0, windows => 0, keys => 0, full => 0);
-my $node = new_server('random', 'cqrs.max_workers = 0', 'fsync = off', 'autovacuum = off');
+my $node = new_server('random', 'cqrs.max_workers = 0', 'fsync = off', 'autovacuum = off', 'jit = off',
+	'statement_timeout = 60s');
 
 # ---- chance
 
@@ -193,6 +194,9 @@ sub make_query
 
 # ---- tables and changes
 
+# Whether a round prepares transactions.  They insert only, and then nothing else may want more than that from a table.
+my $prepares;
+
 # A row of values.
 sub row
 {
@@ -239,7 +243,7 @@ sub change
 	return "DELETE FROM $table WHERE " . some_rows($table) if $luck < 0.8;
 	return "UPDATE $table SET a = b, b = a WHERE " . some_rows($table) if $luck < 0.85;
 	return "UPDATE $table SET id = CASE id WHEN 0 THEN 1 ELSE 0 END WHERE id IN (0, 1)" if $luck < 0.88 && $unique ne 'plain';
-	return "TRUNCATE $table" if $luck < 0.89;
+	return "TRUNCATE $table" if $luck < 0.89 && !$prepares;
 	return "WITH gone AS (DELETE FROM $table WHERE " . some_rows($table) . ' RETURNING *) '
 	  . insert_from($other, $unique, '(SELECT id + 10 AS id, a, b, n FROM gone) g');
 }
@@ -250,10 +254,7 @@ sub transaction
 	my ($tables, $unique, $name) = @_;
 	my @statements = map { change($tables, $unique) } 1 .. 1 + int(rand(3));
 
-	if (chance(0.1))
-	{
-		return ('BEGIN', insert(pick(@$tables), 0, 2), "PREPARE TRANSACTION '$name'") unless $unique;
-	}
+	return ('BEGIN', insert(pick(@$tables), '', 2), "PREPARE TRANSACTION '$name'") if $prepares && chance(0.15);
 	if (chance(0.2))
 	{
 		push @statements, 'SAVEPOINT s', change($tables, $unique), pick('ROLLBACK TO s', 'RELEASE s'), change($tables, $unique);
@@ -437,6 +438,7 @@ sub make_round
 
 	srand($number);
 	$unique = pick('', '', 'plain', 'deferrable');
+	$prepares = $unique eq '' && chance(0.5);
 	@tables = map { "t$_" } 0 .. 1 + int(rand(TABLES - 1));
 	%round = (schema => "round_$number", tables => [ make_tables(\@tables, $unique) ]);
 	$round{queries} = { map { $_ => make_query(\@tables, $unique) } 1 .. QUERIES };
