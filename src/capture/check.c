@@ -7,6 +7,7 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
+#include "access/transam.h"
 #include "base/names.h"
 #include "capture/capture.h"
 #include "catalog/catalog.h"
@@ -121,7 +122,7 @@ cqrs_capture_check(Oid relation)
 				 errmsg("relation with OID %u does not exist", relation)));
 	form = (Form_pg_class) GETSTRUCT(tuple);
 	check_kind(relation, form->relkind);
-	if (IsCatalogRelationOid(relation) || IsToastNamespace(form->relnamespace) || IsCatalogNamespace(form->relnamespace))
+	if (relation < FirstNormalObjectId || IsToastNamespace(form->relnamespace))
 		refuse(relation, ERRCODE_FEATURE_NOT_SUPPORTED, "It is a system catalog.", NULL);
 	if (form->relnamespace == get_rel_namespace(cqrs_registry_relation(CQRS_CAT_SOURCE)))
 		refuse(relation, ERRCODE_FEATURE_NOT_SUPPORTED, "It belongs to the extension cqrs itself.", NULL);

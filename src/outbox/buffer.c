@@ -57,6 +57,8 @@ static struct
 	int			nshapes;
 	int			max_shapes;
 	int			shape;			/* index of the one met last */
+	CommandId	command;		/* of the last record */
+	bool		disordered;		/* some record is of an earlier command than the one before it */
 	bool		late;			/* past pre-commit: write at once */
 	bool		wrote;			/* something: there is news for the worker if we commit */
 } buffer;
@@ -227,7 +229,7 @@ cut_draft(CqrsDraft *draft, Size start, Size limit)
 	while (draft->end < limit)
 	{
 		int32		shape;
-		const char *after = cqrs_record_skip(buffer.data + draft->end, &shape);
+		const char *after = cqrs_record_skip(buffer.data + draft->end, &shape, NULL);
 		Size		end = after - buffer.data;
 		int			nsources = draft->nsources;
 
@@ -244,6 +246,16 @@ cut_draft(CqrsDraft *draft, Size start, Size limit)
 }
 
 /*
+ * put_in_order puts the records that are about to be cut into the order of their commands, if they are not.
+ */
+static void
+put_in_order(Size start, Size end)
+{
+	if (buffer.disordered && start < end)
+		cqrs_order_records(buffer.data + start, end - start);
+}
+
+/*
  * seal_outer seals what the levels outside the current one have captured, each level by itself.
  *
  * Numbers so follow the order of changes, and a level's rollback never cuts a sealed chunk in two.
@@ -253,6 +265,7 @@ seal_outer(const CqrsChunkWriter *writer)
 {
 	for (int i = 1; i < buffer.nmarks; i++)
 	{
+		put_in_order(sealed_end(), buffer.marks[i].start);
 		while (sealed_end() < buffer.marks[i].start)
 		{
 			buffer.sealed = grow_array(buffer.sealed, buffer.nsealed, &buffer.max_sealed, sizeof(CqrsDraft));
@@ -279,7 +292,9 @@ write_own(CqrsChunkWriter *writer, Mark *own)
 		cqrs_chunk_write(writer, &buffer.sealed[i], buffer.data);
 		own->written += buffer.sealed[i].changes;
 	}
-	for (at = Max(own->start, sealed_end()); at < buffer.used;)
+	at = Max(own->start, sealed_end());
+	put_in_order(at, buffer.used);
+	while (at < buffer.used)
 	{
 		CqrsDraft	draft;
 
@@ -346,6 +361,8 @@ put_record(CqrsRecord *record, int32 source)
 	if (buffer.used + length > (Size) cqrs_setting_buffer_size * 1024 && buffer.used - own->start >= BLCKSZ)
 		write_out();
 	buffer.used = cqrs_record_write(record, length, reserve(length + LENGTH_SIZE)) - buffer.data;
+	buffer.disordered |= record->command < buffer.command;
+	buffer.command = record->command;
 }
 
 /*
@@ -449,6 +466,8 @@ forget(void)
 	buffer.nsealed = 0;
 	buffer.nshapes = 0;
 	buffer.shape = 0;
+	buffer.command = 0;
+	buffer.disordered = false;
 	buffer.late = false;
 	buffer.wrote = false;
 }

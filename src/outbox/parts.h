@@ -82,8 +82,13 @@ extern Size cqrs_record_measure(CqrsRecord *record);
 /* Write a record measured so, with its leading length; returns the byte after it. */
 extern char *cqrs_record_write(const CqrsRecord *record, Size length, char *to);
 
-/* Step over a record of our own: the byte after it, and its shape. */
-extern const char *cqrs_record_skip(const char *record, int32 *shape);
+/* Step over a record of our own: the byte after it, and its shape and command where asked for. */
+extern const char *cqrs_record_skip(const char *record, int32 *shape, CommandId *command);
+
+/* ---- order.c: the order of records ---- */
+
+/* Put the records in 'length' bytes into the order of their commands. */
+extern void cqrs_order_records(char *records, Size length);
 
 /* ---- chunk.c: records to rows of the active segment ---- */
 

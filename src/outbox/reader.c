@@ -298,7 +298,7 @@ cqrs_outbox_read_next(CqrsChangeReader *reader, CqrsChange *change)
 	if (reader->at == reader->end)
 	{
 		if (reader->read != reader->changes)
-			damaged(reader, "it is missing");
+			damaged(reader, "the body ends before it, or should have");
 		return false;
 	}
 	length = read_varint(reader, reader->end);

@@ -283,10 +283,10 @@ cqrs_record_write(const CqrsRecord *record, Size length, char *to)
 }
 
 /*
- * cqrs_record_skip steps over a record of our own and tells its shape.
+ * cqrs_record_skip steps over a record of our own and tells its shape and command.
  */
 const char *
-cqrs_record_skip(const char *record, int32 *shape)
+cqrs_record_skip(const char *record, int32 *shape, CommandId *command)
 {
 	uint32		length;
 	uint32		value;
@@ -294,7 +294,10 @@ cqrs_record_skip(const char *record, int32 *shape)
 
 	record = varint_read(record, &length);
 	after = record + length;
-	(void) varint_read(record + 1, &value);
-	*shape = (int32) value;
+	record = varint_read(record + 1, &value);
+	if (shape)
+		*shape = (int32) value;
+	if (command)
+		(void) varint_read(record, command);
 	return after;
 }
