@@ -366,6 +366,16 @@ cqrs_slots_settle(void)
 }
 
 /*
+ * cqrs_slots_told_to_leave notes that this worker ends because it was asked to, so that another can be started at once.
+ */
+void
+cqrs_slots_told_to_leave(void)
+{
+	if (cqrs_shared_slot != NULL)
+		cqrs_shared_slot->asked = true;
+}
+
+/*
  * cqrs_slots_resign says that this worker is not wanted and its slot is free when it has left.
  */
 void

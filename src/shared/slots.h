@@ -66,6 +66,9 @@ extern bool cqrs_slots_attach(const CqrsTicket *ticket);
 /* It is wanted here, and stays. */
 extern void cqrs_slots_settle(void);
 
+/* Somebody has asked it to leave, which is no failure of its; safe in a signal handler. */
+extern void cqrs_slots_told_to_leave(void);
+
 /* It is not wanted here, and will leave: the slot is free then. */
 extern void cqrs_slots_resign(void);
 

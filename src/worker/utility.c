@@ -69,6 +69,17 @@ hold(const char *name)
 }
 
 /*
+ * template_of returns the name of the database that a new one is made from.
+ */
+static const char *
+template_of(CreatedbStmt *command)
+{
+	const char *name = option(command->options, "template");
+
+	return name ? name : "template1";
+}
+
+/*
  * drops_us tells whether a command drops the extension, and the user may.
  */
 static bool
@@ -102,12 +113,8 @@ make_room(Node *command, bool alone)
 			hold(castNode(DropdbStmt, command)->dbname);
 			break;
 		case T_CreatedbStmt:
-			{
-				char	   *template = option(castNode(CreatedbStmt, command)->options, "template");
-
-				hold(template ? template : "template1");
-				break;
-			}
+			hold(template_of(castNode(CreatedbStmt, command)));
+			break;
 		case T_RenameStmt:
 			if (castNode(RenameStmt, command)->renameType == OBJECT_DATABASE)
 				hold(castNode(RenameStmt, command)->subname);

@@ -85,7 +85,7 @@ work_serve(CqrsTask *task)
 static bool
 work_apply(CqrsTask *task)
 {
-	task->batch = (CqrsBatch) {.wait = false};
+	memset(&task->batch, 0, sizeof(CqrsBatch));
 	cqrs_apply_batch(task->version->id, &task->batch);
 	if (task->batch.snapshot)
 		UnregisterSnapshot(task->batch.snapshot);

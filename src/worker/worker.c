@@ -64,6 +64,7 @@ handle_sigterm(SIGNAL_ARGS)
 	int			saved_errno = errno;
 
 	told_to_leave = true;
+	cqrs_slots_told_to_leave();
 	if (busy)
 		die(postgres_signal_arg);
 	else

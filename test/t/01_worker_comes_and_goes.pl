@@ -26,12 +26,12 @@ sub workers_are
 # Another worker than the one with this process id comes to a database.
 sub another_than
 {
-	my ($pid, $what, $database) = @_;
+	my ($pid, $what, $database, $seconds) = @_;
 
 	return ok(
 		defined until_true(
 			$node, "SELECT EXISTS (SELECT FROM cqrs.workers WHERE role = 'worker' AND datname = current_database() AND pid <> $pid)",
-			20, $database),
+			$seconds // 20, $database),
 		$what);
 }
 
@@ -121,8 +121,12 @@ $pid = worker_pid($node);
 ok($node->safe_psql('postgres', "SELECT pg_cancel_backend($pid)") eq 't', 'the worker is cancelled while it has nothing to do');
 both_follow('after a cancel');
 is(worker_pid($node), $pid, 'which does not end it');
-$node->safe_psql('postgres', "SELECT pg_terminate_backend($pid)");
-another_than($pid, 'a worker that was terminated is replaced');
+foreach my $round (1 .. 8)
+{
+	$pid = worker_pid($node);
+	$node->safe_psql('postgres', "SELECT pg_terminate_backend($pid, 5000)");
+	another_than($pid, "a worker that was terminated is replaced at once, however often: $round", 'postgres', 1);
+}
 both_follow('after the worker was terminated');
 my $launcher = $node->safe_psql('postgres', q{SELECT pid FROM cqrs.workers WHERE role = 'launcher'});
 $node->safe_psql('postgres', "SELECT pg_terminate_backend($launcher)");
@@ -161,7 +165,7 @@ ok(defined until_true($node, q{SELECT count(*) = 1 FROM cqrs.workers WHERE datna
 
 # What a worker does must not fill the log: nobody did anything wrong but those who sent signals.
 $node->stop;
-my @complaints = grep { /cqrs/ && /(?:ERROR|FATAL|PANIC|WARNING):/ && !/terminated by signal|all background processes/ }
+my @complaints = grep { /cqrs/ && /(?:ERROR|FATAL|PANIC|WARNING):/ && !/terminated by signal|all background processes|due to administrator command/ }
   split(/\n/, slurp_file($node->logfile));
 is(join("\n", @complaints), '', 'the log is quiet');
 done_testing();
