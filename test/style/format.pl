@@ -3,6 +3,7 @@
 use strict;
 use warnings;
 
+use File::Temp;
 use lib 'test/style';
 use Sources;
 use Test::More;
@@ -14,7 +15,6 @@ sub look
 
 	1 while $text =~ s/^( *)\t/$1 . ' ' x (4 - length($1) % 4)/meg;
 	$text =~ s/(?<=\S)[ \t]+/ /g;
-	$text =~ s/\boperator\b/operator_/g;			# a word of C++
 	$text =~ s/([,:?&|])\s*\n\s*/$1 /g;				# line breaks in lists and conditions
 	$text =~ s/\s*\n\s*(?=[:?&|])/ /g;
 	$text =~ s/\)\s*\n\s*\[/)[/g;					# what looks like a macro
@@ -22,15 +22,34 @@ sub look
 	$text =~ s/,(?=[\[.])/, /g;						# pgindent joins designators
 	$text =~ s/\}\s*\n\s*\};/}};/g;
 	$text =~ s/(\(\*\w*\)) \(/$1(/g;				# pgindent parts (*function) (arguments)
+	$text =~ s/\) \{/){/g;							# and (type) {values}
 	return $text;
 }
 
-my ($formatter) = grep { system("command -v $_ >/dev/null") == 0 } qw(clang-format-14 clang-format);
+# The text with words that mean something only in C++, which the formatter takes it for, changed.
+sub without_cplusplus
+{
+	my ($text) = @_;
+
+	return $text =~ s/\b(catch|class|delete|explicit|export|friend|mutable|namespace|new|operator|private|protected|public|template|this|throw|try|typename|using|virtual)\b/$1_/gr;
+}
+
+# A file's text as the formatter would have it.
+sub formatted
+{
+	my ($path) = @_;
+	my $copy = File::Temp->new(SUFFIX => '.c');
+	my ($formatter) = grep { system("command -v $_ >/dev/null") == 0 } qw(clang-format-14 clang-format);
+
+	print $copy without_cplusplus(contents($path));
+	close($copy);
+	return scalar `$formatter --style=file:src/.clang-format $copy`;
+}
 
 foreach my $path (c_files())
 {
-	my @ours = split(/\n/, look(contents($path)));
-	my @theirs = split(/\n/, look(scalar `sed 's/\\boperator\\b/operator_/g' $path | $formatter --style=file --assume-filename=$path`));
+	my @ours = split(/\n/, look(without_cplusplus(contents($path))));
+	my @theirs = split(/\n/, look(formatted($path)));
 	my $line = 0;
 
 	$line++ while $line < @ours and $line < @theirs and $ours[$line] eq $theirs[$line];
