@@ -139,6 +139,22 @@ SELECT status FROM cqrs.versions WHERE projection = 'pages'::regclass;
 SELECT cqrs.drain('pages') IS NOT NULL AS healed;
 SELECT status FROM cqrs.versions WHERE projection = 'pages'::regclass;
 
+-- Nor is one to be trusted while changes pass by its capture; whoever looks first sees it, not only the next batch.
+SELECT cqrs.token() AS t \gset
+SELECT cqrs.caught_up('pages', :'t');
+ALTER TABLE "Order" DISABLE TRIGGER USER;
+UPDATE "Order" SET total = 77 WHERE id = 7;
+SELECT projection, status FROM cqrs.versions JOIN ours USING (projection) ORDER BY 1;
+SELECT lag, pending, within_objective FROM cqrs.lag WHERE projection = 'pages'::regclass;
+SELECT cqrs.caught_up('pages', :'t');
+SELECT cqrs.drain('pages') IS NOT NULL AS evaluated;
+SELECT total FROM pages WHERE id = 7;
+SELECT status FROM cqrs.versions WHERE projection = 'pages'::regclass;
+ALTER TABLE "Order" ENABLE ALWAYS TRIGGER cqrs_capture, ENABLE ALWAYS TRIGGER cqrs_capture_truncate;
+SELECT status FROM cqrs.versions WHERE projection = 'pages'::regclass;
+SELECT cqrs.caught_up('pages', :'t');
+SELECT count(*) AS differences FROM cqrs.verify('pages');
+
 -- Looking does not wait for who holds a lock: another session's is played by a prepared transaction.
 BEGIN;
 LOCK TABLE "Order" IN ACCESS EXCLUSIVE MODE;
@@ -160,9 +176,19 @@ SELECT actor = SESSION_USER AS by_us, projection, version, event, from_state, to
 WHERE projection IN ('pages', 'status_test.top');
 
 -- Bad input.
-SELECT * FROM cqrs.freshness('customer');
+SELECT * FROM cqrs.freshness('pg_class');
 SELECT * FROM cqrs.freshness('no_such_view');
 SELECT * FROM cqrs.freshness(NULL);
+
+-- A definition that went with its source stops the version, even before anybody has come to say so.
+SET client_min_messages = warning;
+DROP TABLE customer CASCADE;
+RESET client_min_messages;
+SELECT state, status, strategy FROM cqrs.versions WHERE projection = 'pages'::regclass;
+SELECT health, lag, pending, within_objective FROM cqrs.lag WHERE projection = 'pages'::regclass;
+SELECT status, lag, pending FROM cqrs.freshness('pages');
+SELECT source IS NOT NULL AS listed, watched, imaged FROM cqrs.sources WHERE why LIKE 'pages%' ORDER BY watched;
+SELECT cqrs.caught_up('pages', :'t'), cqrs.wait_for('pages', :'t', '1 hour');
 
 SELECT cqrs.drop_projection('pages');
 SET client_min_messages = warning;

@@ -15,6 +15,7 @@
 #include "outbox/outbox.h"
 #include "shared/shared.h"
 #include "status/measure.h"
+#include "token/token.h"
 #include "utils/fmgrprotos.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
@@ -22,27 +23,38 @@
 #define PENDING_LIMIT	10000	/* counting further costs more than it tells */
 
 /*
- * is_stale tells whether the version's next batch is a full evaluation.
+ * status_of names a status: what asks for a person first, then what keeps the version from moving, then what it does.
  */
-static bool
-is_stale(const CqrsVersion *version, const CqrsCheckpoint *checkpoint)
+static const char *
+status_of(const CqrsProjection *projection, const CqrsVersion *version, bool stale)
 {
-	return version->status == CQRS_STATUS_STALE || (checkpoint != NULL && !checkpoint->ours);
-}
-
-/*
- * cqrs_status_shown names the status users see: what asks for a person first, then what keeps the version from moving, then what it does.
- */
-const char *
-cqrs_status_shown(const CqrsProjection *projection, const CqrsVersion *version, const CqrsCheckpoint *checkpoint)
-{
-	if (version->state == CQRS_STATE_RETIRED || version->status == CQRS_STATUS_HALTED)
+	if (version->state == CQRS_STATE_RETIRED)
 		return cqrs_status_name(version->status);
+	if (cqrs_token_stuck(version))
+		return cqrs_status_name(CQRS_STATUS_HALTED);
 	if (projection->paused)
 		return "paused";
 	if (version->status == CQRS_STATUS_FAILING)
-		return cqrs_status_name(version->status);
-	return cqrs_status_name(is_stale(version, checkpoint) ? CQRS_STATUS_STALE : CQRS_STATUS_RUNNING);
+		return cqrs_status_name(CQRS_STATUS_FAILING);
+	return cqrs_status_name(stale ? CQRS_STATUS_STALE : CQRS_STATUS_RUNNING);
+}
+
+/*
+ * is_stale tells whether the version's next batch is a full evaluation: it is filled, but its checkpoint does not tell what it holds.
+ */
+static bool
+is_stale(const CqrsVersion *version)
+{
+	return cqrs_checkpoint_latest(version->id) != NULL && cqrs_token_checkpoint(version) == NULL;
+}
+
+/*
+ * cqrs_status_shown names the status users see.
+ */
+const char *
+cqrs_status_shown(const CqrsProjection *projection, const CqrsVersion *version)
+{
+	return status_of(projection, version, is_stale(version));
 }
 
 /*
@@ -87,7 +99,7 @@ lag_since(TimestampTz captured_at)
 static const char *
 health_of(const CqrsProjection *projection, const CqrsVersion *version, const CqrsMeasure *measure)
 {
-	if (version->status == CQRS_STATUS_HALTED)
+	if (cqrs_token_stuck(version))
 		return "halted";
 	if (projection->paused)
 		return "paused";
@@ -109,17 +121,18 @@ void
 cqrs_status_measure(const CqrsProjection *projection, const CqrsVersion *version, CqrsMeasure *measure)
 {
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	CqrsCheckpoint *trusted = cqrs_token_checkpoint(version);
 	TimestampTz oldest = 0;
 
 	memset(measure, 0, sizeof(CqrsMeasure));
-	measure->checkpoint = cqrs_checkpoint_latest(version->id);
-	measure->known = measure->checkpoint != NULL && !is_stale(version, measure->checkpoint);
+	measure->checkpoint = trusted ? trusted : cqrs_checkpoint_latest(version->id);
+	measure->known = trusted != NULL;
 	if (measure->known)
-		measure->pending = count_pending(version->id, measure->checkpoint, snapshot, &oldest);
+		measure->pending = count_pending(version->id, trusted, snapshot, &oldest);
 	UnregisterSnapshot(snapshot);
 	measure->lag = lag_since(oldest);
 	measure->state = cqrs_state_name(version->state);
-	measure->status = cqrs_status_shown(projection, version, measure->checkpoint);
+	measure->status = status_of(projection, version, !measure->known && measure->checkpoint != NULL);
 	measure->health = health_of(projection, version, measure);
 	measure->has_objective = projection->max_lag != NULL;
 	measure->within_objective = measure->has_objective && measure->known &&

@@ -23,9 +23,8 @@ typedef struct CqrsMeasure
 	bool		within_objective;	/* false where the lag is not known */
 } CqrsMeasure;
 
-/* The status users see: that of the version's row, or paused or stale where the projection or the checkpoint say so. */
-extern const char *cqrs_status_shown(const CqrsProjection *projection, const CqrsVersion *version,
-									 const CqrsCheckpoint *checkpoint);
+/* The status users see: that of the version's row, or what is known of it besides: paused, stale, or halted without a definition. */
+extern const char *cqrs_status_shown(const CqrsProjection *projection, const CqrsVersion *version);
 
 extern void cqrs_status_measure(const CqrsProjection *projection, const CqrsVersion *version, CqrsMeasure *measure);
 

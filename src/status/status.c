@@ -138,7 +138,7 @@ cqrs_shown_status(PG_FUNCTION_ARGS)
 
 	if (projection == NULL)
 		PG_RETURN_NULL();
-	PG_RETURN_TEXT_P(cstring_to_text(cqrs_status_shown(projection, version, cqrs_checkpoint_latest(version->id))));
+	PG_RETURN_TEXT_P(cstring_to_text(cqrs_status_shown(projection, version)));
 }
 
 /*

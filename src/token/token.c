@@ -21,11 +21,13 @@
 #include "outbox/outbox.h"
 #include "registry/registry.h"
 #include "shared/shared.h"
+#include "storage/lmgr.h"
 #include "token/token.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
+#include "utils/syscache.h"
 #include "utils/timestamp.h"
 #include "utils/xid8.h"
 
@@ -153,14 +155,72 @@ list_pending(const CqrsVersion *version, const CqrsCheckpoint *checkpoint, FullT
 }
 
 /*
- * trusted_checkpoint returns the version's newest checkpoint, or NULL where there is none that says what its table holds: not filled yet, or stale.
+ * has_definition tells whether nobody has dropped a version's definition, as a cascade from a source does.
  */
-static CqrsCheckpoint *
-trusted_checkpoint(const CqrsVersion *version)
+static bool
+has_definition(const CqrsVersion *version)
+{
+	return SearchSysCacheExists1(RELOID, ObjectIdGetDatum(version->definition));
+}
+
+/*
+ * cqrs_token_stuck tells whether nothing can move the version on but a person.
+ *
+ * A definition that is gone counts even before anybody has come to halt the version: no change will tell that its source is gone.
+ */
+bool
+cqrs_token_stuck(const CqrsVersion *version)
+{
+	return version->status == CQRS_STATUS_HALTED || !has_definition(version);
+}
+
+/*
+ * is_captured tells whether a source's changes are captured; where somebody holds a lock that keeps us from looking, they are taken to be.
+ */
+static bool
+is_captured(const CqrsSource *source)
+{
+	bool		captured;
+
+	if (!ConditionalLockRelationOid(source->relation, AccessShareLock))
+		return true;
+	captured = SearchSysCacheExists1(RELOID, ObjectIdGetDatum(source->relation)) && cqrs_source_intact(source->relation);
+	UnlockRelationOid(source->relation, AccessShareLock);
+	return captured;
+}
+
+/*
+ * all_captured tells whether the changes of all sources of a version are captured.
+ */
+static bool
+all_captured(int32 version)
+{
+	ListCell   *cell;
+
+	foreach(cell, cqrs_version_source_list(version))
+	{
+		CqrsSource *source = cqrs_source_get(((CqrsVersionSource *) lfirst(cell))->source);
+
+		if (source == NULL || !is_captured(source))
+			return false;
+	}
+	return true;
+}
+
+/*
+ * cqrs_token_checkpoint returns the version's newest checkpoint, or NULL where there is none that tells what its table holds.
+ *
+ * What the applier will find before its next batch, that it must evaluate all anew, the reader finds here before it.
+ */
+CqrsCheckpoint *
+cqrs_token_checkpoint(const CqrsVersion *version)
 {
 	CqrsCheckpoint *checkpoint = cqrs_checkpoint_latest(version->id);
 
-	return checkpoint != NULL && checkpoint->ours && version->status != CQRS_STATUS_STALE ? checkpoint : NULL;
+	if (checkpoint == NULL || !checkpoint->ours || version->status == CQRS_STATUS_STALE ||
+		!has_definition(version) || !all_captured(version->id))
+		return NULL;
+	return checkpoint;
 }
 
 /*
@@ -177,7 +237,7 @@ start(Question *question, const CqrsVersion *version)
 	CqrsCheckpoint *checkpoint = NULL;
 
 	if (has_ended(question->token, next, snapshot))
-		checkpoint = trusted_checkpoint(version);
+		checkpoint = cqrs_token_checkpoint(version);
 	if (checkpoint != NULL)
 	{
 		if (question->pending != NULL)
@@ -196,7 +256,7 @@ start(Question *question, const CqrsVersion *version)
 static bool
 drop_applied(Question *question, const CqrsVersion *version)
 {
-	CqrsCheckpoint *checkpoint = trusted_checkpoint(version);
+	CqrsCheckpoint *checkpoint = cqrs_token_checkpoint(version);
 	int			left = 0;
 
 	if (checkpoint == NULL)
@@ -243,7 +303,7 @@ shown(Oid view, Question *question, bool *stuck)
 	CqrsVersion *version = cqrs_version_serving(projection->id);
 
 	check_token(question->token);
-	*stuck = projection->paused || version == NULL || version->status == CQRS_STATUS_HALTED ||
+	*stuck = projection->paused || version == NULL || cqrs_token_stuck(version) ||
 		(!RecoveryInProgress() && !cqrs_shared_worker_runs());
 	return version != NULL && version->state == CQRS_STATE_SERVING && applied(question, version);
 }
