@@ -36,7 +36,11 @@
 
 #define CQRS_CHUNK_SOURCES	64	/* different sources in one chunk, at most */
 
-/* The check sum of a body's records: values inside rows have lengths of their own, and only the types that made them can check those. */
+/*
+ * cqrs_body_crc returns the check sum of a body's records.
+ *
+ * Values inside rows have lengths of their own, and only the types that made them could check those.
+ */
 static inline pg_crc32c
 cqrs_body_crc(const char *records, Size length)
 {

@@ -3,8 +3,8 @@
  *		From a chunk's body back to changes.
  *
  * Trusts nothing it reads: the body's check sum is compared, every length is checked against what is left, every image against its shape, so that a
- * damaged body is an error that names the chunk and never more.  Tuples are put together in memory of the reader's that the next change uses again.  Wants an active snapshot if the body
- * is stored out of line.
+ * damaged body is an error that names the chunk and never more.  Tuples are put together in memory of the reader's that the next change uses again.
+ * Wants an active snapshot if the body is stored out of line.
  */
 #include "postgres.h"
 
