@@ -81,6 +81,24 @@ ALTER VIEW projection_test_2.page SET SCHEMA projection_test;
 ALTER VIEW page RENAME TO product_page;
 DROP SCHEMA projection_test_2;
 
+-- A new owner of the view owns the projection and all of it; readers and batches go on.  Whom the sources are closed to, for him it fails.
+CREATE ROLE projection_owner;
+GRANT USAGE ON SCHEMA projection_test TO projection_owner;
+GRANT CREATE ON SCHEMA projection_test TO projection_owner;
+GRANT SELECT ON product TO projection_owner;
+ALTER VIEW product_page OWNER TO projection_owner;
+SELECT DISTINCT pg_get_userbyid(c.relowner) AS owner, pg_get_userbyid(n.nspowner) AS schema_owner
+  FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname LIKE 'cqrs\_product\_page\_%' AND c.relkind IN ('r', 'v');
+SELECT count(*) FROM product_page;
+UPDATE product SET title = 'owned' WHERE id = 6;
+SELECT cqrs.drain('product_page');
+GRANT SELECT ON seller TO projection_owner;
+SELECT cqrs.drain('product_page');
+SELECT title FROM product_page WHERE id = 6;
+ALTER VIEW product_page OWNER TO CURRENT_USER;
+DROP OWNED BY projection_owner;
+DROP ROLE projection_owner;
+
 -- pause stops applying and nothing else; resume goes on without a loss.
 SELECT cqrs.pause('product_page');
 INSERT INTO product VALUES (7, 1, 'while paused', 7);

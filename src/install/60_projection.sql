@@ -16,12 +16,20 @@ CREATE FUNCTION cqrs_internal.guard_replace() RETURNS event_trigger
     LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'cqrs_guard_replace';
 COMMENT ON FUNCTION cqrs_internal.guard_replace() IS 'refuses to replace serving views by hand';
 
+CREATE FUNCTION cqrs_internal.follow_owner() RETURNS event_trigger
+    LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'cqrs_follow_owner';
+COMMENT ON FUNCTION cqrs_internal.follow_owner() IS 'gives a projection''s versions to the new owner of its serving view';
+
 CREATE EVENT TRIGGER cqrs_guard_drop ON sql_drop EXECUTE FUNCTION cqrs_internal.guard_drop();
 COMMENT ON EVENT TRIGGER cqrs_guard_drop IS 'keeps serving views of projections from being dropped by hand';
 
 CREATE EVENT TRIGGER cqrs_guard_replace ON ddl_command_end WHEN TAG IN ('CREATE VIEW')
     EXECUTE FUNCTION cqrs_internal.guard_replace();
 COMMENT ON EVENT TRIGGER cqrs_guard_replace IS 'keeps serving views of projections from being replaced by hand';
+
+CREATE EVENT TRIGGER cqrs_follow_owner ON ddl_command_end WHEN TAG IN ('ALTER VIEW', 'ALTER TABLE')
+    EXECUTE FUNCTION cqrs_internal.follow_owner();
+COMMENT ON EVENT TRIGGER cqrs_follow_owner IS 'has projections belong to the owners of their serving views';
 
 CREATE FUNCTION cqrs.create_projection(
     name text, query text, key name[] DEFAULT NULL, indexes text[] DEFAULT '{}',

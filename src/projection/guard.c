@@ -1,15 +1,19 @@
 /*
  * projection/guard.c
- *		What keeps read models whole: the gate of a view with nothing to serve, the guard of version tables, and the guard of serving views.
+ *		What keeps read models whole: the gate of a view with nothing to serve, the guard of version tables, the guard of serving views, and what a
+ *		change of their owner entails.
  *
- * The guard of serving views is an event trigger, and not a hook, so that it also stands in sessions into which the library has not been loaded.
+ * The guards of serving views are event triggers, and not hooks, so that they also stand in sessions into which the library has not been loaded.
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "apply/apply.h"
 #include "base/names.h"
 #include "base/spi.h"
 #include "commands/event_trigger.h"
+#include "commands/schemacmds.h"
+#include "commands/tablecmds.h"
 #include "commands/trigger.h"
 #include "fmgr.h"
 #include "registry/registry.h"
@@ -20,6 +24,7 @@ PG_FUNCTION_INFO_V1(cqrs_gate);
 PG_FUNCTION_INFO_V1(cqrs_guard_table);
 PG_FUNCTION_INFO_V1(cqrs_guard_drop);
 PG_FUNCTION_INFO_V1(cqrs_guard_replace);
+PG_FUNCTION_INFO_V1(cqrs_follow_owner);
 
 /*
  * cqrs_internal.gate(projection integer) RETURNS boolean
@@ -72,26 +77,46 @@ cqrs_guard_table(PG_FUNCTION_ARGS)
 }
 
 /*
- * serving_view_among returns the name of the first serving view among the event trigger's objects, which 'objects' yields; NULL if there is none.
+ * serving_views_among returns the serving views among an event trigger's objects, which 'objects' yields: List of char *, their names, or with 'field' view
+ * their OIDs as text.
  *
  * The registry still knows a view that was dropped by hand: cqrs.drop_projection takes it out first.
  */
-static char *
-serving_view_among(const char *objects)
+static List *
+serving_views_among(const char *field, const char *objects)
 {
 	MemoryContext context = CurrentMemoryContext;
 	CqrsIdentity saved;
-	char	   *name = NULL;
+	List	   *found = NIL;
+	uint64		count;
 
 	cqrs_identity_enter_system(&saved);
 	cqrs_spi_connect();
-	if (cqrs_spi_run(psprintf("SELECT o.object_identity FROM cqrs_internal.projection p JOIN %s o ON o.objid = p.view "
-							  "WHERE o.classid = 'pg_catalog.pg_class'::regclass AND o.objsubid = 0 ORDER BY 1",
-							  objects)) > 0)
-		name = cqrs_spi_text(0, 1, context);
+	count = cqrs_spi_run(psprintf("SELECT DISTINCT %s FROM cqrs_internal.projection p JOIN %s o ON o.objid = p.view "
+								  "WHERE o.classid = 'pg_catalog.pg_class'::regclass AND o.objsubid = 0 ORDER BY 1",
+								  field, objects));
+	for (uint64 row = 0; row < count; row++)
+	{
+		MemoryContext spi = MemoryContextSwitchTo(context);
+
+		found = lappend(found, cqrs_spi_text(row, 1, context));
+		MemoryContextSwitchTo(spi);
+	}
 	cqrs_spi_finish();
 	cqrs_identity_leave(&saved);
-	return name;
+	return found;
+}
+
+/*
+ * check_called_as_event_trigger raises unless a function was called by an event trigger.
+ */
+static void
+check_called_as_event_trigger(FunctionCallInfo fcinfo)
+{
+	if (!CALLED_AS_EVENT_TRIGGER(fcinfo))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("function \"%s\" was not called by event trigger manager", get_func_name(fcinfo->flinfo->fn_oid))));
 }
 
 /*
@@ -104,19 +129,16 @@ serving_view_among(const char *objects)
 Datum
 cqrs_guard_drop(PG_FUNCTION_ARGS)
 {
-	char	   *view;
+	List	   *views;
 
-	if (!CALLED_AS_EVENT_TRIGGER(fcinfo))
-		ereport(ERROR,
-				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-				 errmsg("function \"guard_drop\" was not called by trigger manager")));
+	check_called_as_event_trigger(fcinfo);
 	if (!cqrs_registry_exists())
 		PG_RETURN_NULL();
-	view = serving_view_among("pg_catalog.pg_event_trigger_dropped_objects()");
-	if (view != NULL)
+	views = serving_views_among("o.object_identity", "pg_catalog.pg_event_trigger_dropped_objects()");
+	if (views != NIL)
 		ereport(ERROR,
 				(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
-				 errmsg("cannot drop the serving view %s of a projection", view),
+				 errmsg("cannot drop the serving view %s of a projection", (char *) linitial(views)),
 				 errdetail("The projection would go on without anybody being able to read or name it."),
 				 errhint("Use cqrs.drop_projection.")));
 	PG_RETURN_NULL();
@@ -132,18 +154,63 @@ cqrs_guard_drop(PG_FUNCTION_ARGS)
 Datum
 cqrs_guard_replace(PG_FUNCTION_ARGS)
 {
-	char	   *view;
+	List	   *views;
 
-	if (!CALLED_AS_EVENT_TRIGGER(fcinfo))
-		ereport(ERROR,
-				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-				 errmsg("function \"guard_replace\" was not called by trigger manager")));
-	view = serving_view_among("pg_catalog.pg_event_trigger_ddl_commands()");
-	if (view != NULL)
+	check_called_as_event_trigger(fcinfo);
+	views = serving_views_among("o.object_identity", "pg_catalog.pg_event_trigger_ddl_commands()");
+	if (views != NIL)
 		ereport(ERROR,
 				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
-				 errmsg("cannot replace the serving view %s of a projection", view),
+				 errmsg("cannot replace the serving view %s of a projection", (char *) linitial(views)),
 				 errdetail("It shows what the projection's query yields."),
 				 errhint("Drop the projection with cqrs.drop_projection and create it with another query.")));
+	PG_RETURN_NULL();
+}
+
+/*
+ * give_version gives a version's schema, table and definition to a new owner, as the system.
+ */
+static void
+give_version(const CqrsVersion *version, Oid owner)
+{
+	CqrsIdentity saved;
+
+	(void) cqrs_version_lock(version->id, false);
+	cqrs_identity_enter_system(&saved);
+	AlterSchemaOwner_oid(version->schema, owner);
+	ATExecChangeOwner(version->table, owner, false, AccessExclusiveLock);
+	if (get_rel_relkind(version->definition) != '\0')
+		ATExecChangeOwner(version->definition, owner, false, AccessExclusiveLock);
+	cqrs_identity_leave(&saved);
+	CommandCounterIncrement();
+}
+
+/*
+ * cqrs_internal.follow_owner() RETURNS event_trigger
+ *
+ * On ddl_command_end of what can give a serving view to another owner: gives the projection's versions to the same, since who owns the view owns the
+ * projection, and its batches run as him.
+ */
+Datum
+cqrs_follow_owner(PG_FUNCTION_ARGS)
+{
+	ListCell   *cell;
+	ListCell   *inner;
+
+	check_called_as_event_trigger(fcinfo);
+	foreach(cell, serving_views_among("p.view::oid", "pg_catalog.pg_event_trigger_ddl_commands()"))
+	{
+		CqrsProjection *projection = cqrs_projection_of_view(atooid(lfirst(cell)));
+		Oid			owner = cqrs_projection_owner(projection);
+
+		foreach(inner, cqrs_version_list(projection->id))
+		{
+			CqrsVersion *version = lfirst(inner);
+			Oid			before = cqrs_relation_owner(version->table);
+
+			if (OidIsValid(before) && before != owner)
+				give_version(version, owner);
+		}
+	}
 	PG_RETURN_NULL();
 }

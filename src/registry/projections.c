@@ -170,20 +170,33 @@ cqrs_projection_delete(int32 id)
 }
 
 /*
+ * cqrs_relation_owner returns the owner of a relation, or InvalidOid if it is gone.
+ */
+Oid
+cqrs_relation_owner(Oid relation)
+{
+	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relation));
+	Oid			owner;
+
+	if (!HeapTupleIsValid(tuple))
+		return InvalidOid;
+	owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
+	ReleaseSysCache(tuple);
+	return owner;
+}
+
+/*
  * cqrs_projection_owner returns who owns the projection: the owner of its serving view.
  */
 Oid
 cqrs_projection_owner(const CqrsProjection *projection)
 {
-	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(projection->view));
-	Oid			owner;
+	Oid			owner = cqrs_relation_owner(projection->view);
 
-	if (!HeapTupleIsValid(tuple))
+	if (!OidIsValid(owner))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_TABLE),
 				 errmsg("the serving view of projection %d does not exist", projection->id)));
-	owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
-	ReleaseSysCache(tuple);
 	return owner;
 }
 

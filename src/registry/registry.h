@@ -160,6 +160,9 @@ extern void cqrs_projection_insert(const CqrsProjection *projection);
 extern void cqrs_projection_update(const CqrsProjection *projection);
 extern void cqrs_projection_delete(int32 id);
 
+/* Owner of a relation; InvalidOid if it is gone. */
+extern Oid	cqrs_relation_owner(Oid relation);
+
 /* Owner of the projection: of its serving view.  The check raises 42501 unless the current user is it, or a member. */
 extern Oid	cqrs_projection_owner(const CqrsProjection *projection);
 extern bool cqrs_projection_owned(const CqrsProjection *projection);
@@ -193,6 +196,9 @@ extern void cqrs_source_delete(int32 id);
 extern bool cqrs_source_intact(Oid relation);
 extern void cqrs_version_source_insert(const CqrsVersionSource *row);
 extern List *cqrs_version_source_list(int32 version);	/* List of CqrsVersionSource *; all versions' with 0 */
+
+/* The ids of the sources a version reads, as an array. */
+extern int32 *cqrs_version_source_ids(int32 version, int *count);
 
 /* ---- shapes and segments ---- */
 extern CqrsShape *cqrs_shape_get(int32 id);

@@ -331,6 +331,22 @@ cqrs_version_source_list(int32 version)
 }
 
 /*
+ * cqrs_version_source_ids returns the ids of the sources that a version reads.
+ */
+int32 *
+cqrs_version_source_ids(int32 version, int *count)
+{
+	List	   *rows = cqrs_version_source_list(version);
+	int32	   *ids = palloc(sizeof(int32) * Max(list_length(rows), 1));
+	ListCell   *cell;
+
+	*count = 0;
+	foreach(cell, rows)
+		ids[(*count)++] = ((CqrsVersionSource *) lfirst(cell))->source;
+	return ids;
+}
+
+/*
  * read_checkpoint makes a CqrsCheckpoint of a row, and tells whether it speaks of this cluster's and this database's transactions.
  */
 static void *

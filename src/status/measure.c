@@ -65,13 +65,9 @@ cqrs_status_shown(const CqrsProjection *projection, const CqrsVersion *version)
 static int64
 count_pending(int32 version, const CqrsCheckpoint *checkpoint, Snapshot snapshot, TimestampTz *oldest)
 {
-	List	   *rows = cqrs_version_source_list(version);
-	int32	   *sources = palloc(sizeof(int32) * Max(list_length(rows), 1));
-	int			count = 0;
-	ListCell   *cell;
+	int			count;
+	int32	   *sources = cqrs_version_source_ids(version, &count);
 
-	foreach(cell, rows)
-		sources[count++] = ((CqrsVersionSource *) lfirst(cell))->source;
 	*oldest = 0;
 	return cqrs_outbox_count_pending(snapshot, checkpoint->snapshot, sources, count, PENDING_LIMIT, oldest);
 }

@@ -104,22 +104,6 @@ has_ended(FullTransactionId token, FullTransactionId next, Snapshot snapshot)
 }
 
 /*
- * version_sources lists the ids of the sources that a version reads.
- */
-static int32 *
-version_sources(int32 version, int *count)
-{
-	List	   *rows = cqrs_version_source_list(version);
-	int32	   *sources = palloc(sizeof(int32) * Max(list_length(rows), 1));
-	ListCell   *cell;
-
-	*count = 0;
-	foreach(cell, rows)
-		sources[(*count)++] = ((CqrsVersionSource *) lfirst(cell))->source;
-	return sources;
-}
-
-/*
  * list_pending returns the ids, up to the token, of transactions visible in 'snapshot' with changes that the version reads and its checkpoint has not
  * seen; allocated in 'context'.
  *
@@ -131,7 +115,7 @@ list_pending(const CqrsVersion *version, const CqrsCheckpoint *checkpoint, FullT
 {
 	FullTransactionId own = GetTopFullTransactionIdIfAny();
 	int			nsources;
-	int32	   *sources = version_sources(version->id, &nsources);
+	int32	   *sources = cqrs_version_source_ids(version->id, &nsources);
 	int			allocated = 16;
 	FullTransactionId *pending = MemoryContextAlloc(context, sizeof(FullTransactionId) * allocated);
 	CqrsOutboxScan *scan = cqrs_outbox_scan_begin(snapshot, checkpoint->snapshot, token);
