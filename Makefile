@@ -7,7 +7,7 @@ OBJS = $(patsubst %.c,%.o,$(sort $(wildcard src/*.c src/*/*.c)))
 DATA_built = cqrs--$(CQRS_VERSION).sql
 PG_CPPFLAGS = -I$(srcdir)/src
 PG_CFLAGS = -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-initializers -Werror -MMD -MP
-EXTRA_CLEAN = $(OBJS:.o=.d) $(OBJS:.o=.bc)
+EXTRA_CLEAN = $(wildcard src/*.[do] src/*/*.[do])
 
 # Tests are found, not listed.  installcheck wants a running server with shared_preload_libraries = 'cqrs',
 # cqrs.max_workers = 0 and max_prepared_transactions = 10.
@@ -47,6 +47,9 @@ override with_llvm = no
 
 PG_CONFIG ?= pg_config
 PGXS := $(shell $(PG_CONFIG) --pgxs)
+ifeq ($(PGXS),)
+$(error $(PG_CONFIG) knows no PGXS: install postgresql-server-dev-15, or name another by PG_CONFIG=)
+endif
 include $(PGXS)
 
 cqrs--$(CQRS_VERSION).sql: $(sort $(wildcard src/install/*.sql)) cqrs.control
