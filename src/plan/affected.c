@@ -10,12 +10,16 @@
 #include "postgres.h"
 
 #include "catalog/namespace.h"
+#include "catalog/pg_aggregate.h"
 #include "catalog/pg_type.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
 #include "optimizer/clauses.h"
 #include "parser/parsetree.h"
 #include "plan/query.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/fmgrprotos.h"
 #include "utils/ruleutils.h"
 
 /* Up to so many relations of a path that have old images, a statement is made for each choice. */
@@ -27,6 +31,7 @@ typedef enum Form
 	FORM_ABSENT,				/* not in it */
 	FORM_CURRENT,				/* the table */
 	FORM_DELTA,					/* old and new images */
+	FORM_NET,					/* what has come or gone of a term's net columns */
 	FORM_OLD,					/* old images */
 	FORM_EITHER					/* the table united with old images */
 } Form;
@@ -64,10 +69,10 @@ column_of_delta(const CqrsProgramSource *source, AttrNumber attnum)
 }
 
 /*
- * translate rewrites an expression of the definition for the statement.
+ * restate rewrites an expression of the definition for the statement.
  */
 static Node *
-translate(Node *node, Writer *writer)
+restate(Node *node, Writer *writer)
 {
 	if (node == NULL)
 		return NULL;
@@ -76,11 +81,13 @@ translate(Node *node, Writer *writer)
 		Var		   *var = (Var *) node;
 		AttrNumber	attnum = var->varattno;
 
-		if (writer->forms[var->varno] != FORM_CURRENT)
+		if (writer->forms[var->varno] == FORM_NET)
+			attnum = bms_member_index(writer->term->net, attnum) + 1;
+		else if (writer->forms[var->varno] != FORM_CURRENT)
 			attnum = column_of_delta(source_behind(writer->program, var->varno), attnum);
 		return (Node *) makeVar(writer->position[var->varno], attnum, var->vartype, var->vartypmod, var->varcollid, 0);
 	}
-	return expression_tree_mutator(node, translate, writer);
+	return expression_tree_mutator(node, restate, writer);
 }
 
 /*
@@ -172,6 +179,58 @@ select_columns(const CqrsProgramSource *source, RangeTblEntry *entry, bool old)
 }
 
 /*
+ * net_weight makes the condition that the weights of a group's rows do not cancel out.
+ */
+static Node *
+net_weight(const CqrsProgramSource *source)
+{
+	List	   *differs = list_make2(makeString("pg_catalog"), makeString("<>"));
+	Datum		zero = DirectFunctionCall1(int4_numeric, Int32GetDatum(0));
+	Aggref	   *sum = makeNode(Aggref);
+	Var		   *weight = makeVar(1, source->delta->natts, INT8OID, -1, InvalidOid, 0);
+
+	sum->aggfnoid = F_SUM_INT8;
+	sum->aggtype = NUMERICOID;
+	sum->aggargtypes = list_make1_oid(INT8OID);
+	sum->args = list_make1(makeTargetEntry((Expr *) weight, 1, NULL, false));
+	sum->aggkind = AGGKIND_NORMAL;
+	sum->aggsplit = AGGSPLIT_SIMPLE;
+	sum->location = -1;
+	return (Node *) make_opclause(OpernameGetOprid(differs, NUMERICOID, NUMERICOID), BOOLOID, false, (Expr *) sum,
+								  (Expr *) makeConst(NUMERICOID, -1, InvalidOid, -1, zero, false, false),
+								  InvalidOid, InvalidOid);
+}
+
+/*
+ * select_net makes the SELECT of what has come or gone of some columns of a delta.
+ */
+static Query *
+select_net(const CqrsProgramSource *source, RangeTblEntry *entry, Bitmapset *columns)
+{
+	Query	   *query = new_query();
+	int			attnum = -1;
+
+	add_entry(query, entry);
+	while ((attnum = bms_next_member(columns, attnum)) >= 0)
+	{
+		int			number = list_length(query->targetList) + 1;
+		AttrNumber	at = column_of_delta(source, attnum);
+		Form_pg_attribute column = TupleDescAttr(source->delta, at - 1);
+		Var		   *var = makeVar(1, at, column->atttypid, column->atttypmod, column->attcollation, 0);
+		TargetEntry *target = makeTargetEntry((Expr *) var, number, pstrdup(NameStr(column->attname)), false);
+		SortGroupClause *group = makeNode(SortGroupClause);
+
+		target->ressortgroupref = number;
+		group->tleSortGroupRef = number;
+		query->targetList = lappend(query->targetList, target);
+		query->groupClause = lappend(query->groupClause, group);
+	}
+	query->hasAggs = true;
+	query->havingQual = net_weight(source);
+	return query;
+}
+
+/*
  * subquery_entry makes the entry of a subquery in FROM.
  */
 static RangeTblEntry *
@@ -233,12 +292,65 @@ add_relation(Writer *writer, Index relation)
 		case FORM_EITHER:
 			entry = either_entry(program, relation);
 			break;
+		case FORM_NET:
+			entry = delta_entry(program, relation);
+			entry = subquery_entry(select_net(source_behind(program, relation), entry, writer->term->net),
+								   entry->eref->aliasname);
+			break;
 		default:
 			entry = delta_entry(program, relation);
 			break;
 	}
 	add_entry(writer->query, entry);
 	writer->position[relation] = list_length(writer->query->rtable);
+}
+
+/*
+ * sink moves the columns of the term's relation, which is the first of the statement, one query level out, and those of the other relation to
+ * the front.
+ */
+static Node *
+sink(Node *node, void *context)
+{
+	if (node == NULL)
+		return NULL;
+	if (IsA(node, Var))
+	{
+		Var		   *var = copyObject((Var *) node);
+
+		if (var->varno == 1)
+			var->varlevelsup = 1;
+		else
+			var->varno = var->varnosyn = 1;
+		return (Node *) var;
+	}
+	return expression_tree_mutator(node, sink, context);
+}
+
+/*
+ * has_no_match makes the condition that a row of the term's relation does not match any of another relation.
+ */
+static Node *
+has_no_match(const Writer *writer, const CqrsUnmatched *unmatched, int nrelations)
+{
+	Form	   *forms = palloc0(sizeof(Form) * (nrelations + 1));
+	Writer		inner = {.program = writer->program, .term = writer->term, .forms = forms};
+	SubLink    *exists = makeNode(SubLink);
+	Node	   *conditions;
+
+	inner.position = palloc0(sizeof(int) * (nrelations + 1));
+	inner.query = new_query();
+	forms[writer->term->relation] = writer->forms[writer->term->relation];
+	inner.position[writer->term->relation] = 1;
+	forms[unmatched->relation] = FORM_CURRENT;
+	add_relation(&inner, unmatched->relation);
+	inner.position[unmatched->relation] = 2;
+	conditions = restate((Node *) unmatched->clauses, &inner);
+	inner.query->jointree->quals = (Node *) make_ands_explicit((List *) sink(conditions, NULL));
+	exists->subLinkType = EXISTS_SUBLINK;
+	exists->subselect = (Node *) inner.query;
+	exists->location = -1;
+	return (Node *) make_notclause((Expr *) exists);
 }
 
 /*
@@ -251,11 +363,14 @@ add_conditions(Writer *writer, int nrelations)
 	ListCell   *cell;
 
 	foreach(cell, writer->term->clauses)
-		conditions = lappend(conditions, translate(lfirst(cell), writer));
+		conditions = lappend(conditions, restate(lfirst(cell), writer));
 	for (int relation = 1; relation <= nrelations; relation++)
 		if (writer->forms[relation] == FORM_OLD)
 			conditions = lappend(conditions, old_images(source_behind(writer->program, relation),
 														writer->position[relation]));
+	foreach(cell, writer->term->unmatched)
+		conditions = lappend(conditions, has_no_match(writer, lfirst(cell), nrelations));
+	writer->query->hasSubLinks = writer->term->unmatched != NIL;
 	if (conditions != NIL)
 		writer->query->jointree->quals = (Node *) make_ands_explicit(conditions);
 }
@@ -273,7 +388,7 @@ add_keys(Writer *writer)
 	{
 		int			number = foreach_current_index(cell) + 1;
 		char	   *name = NameStr(TupleDescAttr(writer->program->affected, number - 1)->attname);
-		Expr	   *key = (Expr *) translate(lfirst(cell), writer);
+		Expr	   *key = (Expr *) restate(lfirst(cell), writer);
 		TargetEntry *target = makeTargetEntry(key, number, pstrdup(name), false);
 		SortGroupClause *distinct = makeNode(SortGroupClause);
 
@@ -282,7 +397,7 @@ add_keys(Writer *writer)
 		query->targetList = lappend(query->targetList, target);
 		query->distinctClause = lappend(query->distinctClause, distinct);
 	}
-	if (writer->term->constant)
+	if (writer->term->constant && query->jointree->quals == NULL)
 	{
 		query->distinctClause = NIL;
 		query->limitCount = (Node *) makeConst(INT8OID, -1, InvalidOid, sizeof(int64), Int64GetDatum(1), false,
@@ -354,7 +469,7 @@ write_choices(List *statements, const CqrsProgram *program, const CqrsTerm *term
 
 	while ((relation = bms_next_member(term->path, relation)) >= 0)
 		forms[relation] = FORM_CURRENT;
-	forms[term->relation] = FORM_DELTA;
+	forms[term->relation] = term->netted ? FORM_NET : FORM_DELTA;
 	for (uint32 mask = 0; mask < (multiply ? 1u << bms_num_members(either) : 1u); mask++)
 	{
 		relation = -1;

@@ -7,6 +7,7 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
+#include "access/nbtree.h"
 #include "access/relation.h"
 #include "catalog/pg_class.h"
 #include "nodes/nodeFuncs.h"
@@ -30,6 +31,22 @@ cqrs_key_equality(Oid type)
 	TypeCacheEntry *entry = lookup_type_cache(type, TYPECACHE_BTREE_OPFAMILY | TYPECACHE_EQ_OPR);
 
 	return OidIsValid(entry->btree_opf) ? entry->eq_opr : InvalidOid;
+}
+
+/*
+ * cqrs_key_exact tells whether equal values are the same in every byte, as an index must know before it merges them.
+ */
+bool
+cqrs_key_exact(Oid type, Oid collation)
+{
+	TypeCacheEntry *entry = lookup_type_cache(type, TYPECACHE_BTREE_OPFAMILY);
+	Oid			support;
+
+	if (!OidIsValid(entry->btree_opf))
+		return false;
+	support = get_opfamily_proc(entry->btree_opf, entry->btree_opintype, entry->btree_opintype, BTEQUALIMAGE_PROC);
+	return OidIsValid(support) &&
+		DatumGetBool(OidFunctionCall1Coll(support, collation, ObjectIdGetDatum(entry->btree_opintype)));
 }
 
 /*

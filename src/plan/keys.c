@@ -5,7 +5,8 @@
  * For each occurrence T of a changed source and each null pattern N (a set of the key's relations that outer joins may null-extend, the empty one
  * included): suppose T's row and the key's relations outside N present, reduce outer joins under that supposition, and link T with those relations
  * through the strict conditions that then hold.  The key is computed with N null-extended.  T's row need not be present in the rows whose keys are
- * found that way: a row that leaves lets null-extended ones appear.  So conditions that are not strict must be left out, even as filters.
+ * found that way: a row that leaves lets null-extended ones appear.  So conditions that are not strict must be left out, even as filters.  Two things
+ * narrow this where they can be told: a row that has its match is not null-extended, and a relation that is absent matters by its conditions' columns only.
  *
  * Deriving finds the terms; statements are made from them when they are asked for, as query trees that the server's own deparser writes out, so that
  * quoting, qualification and operators are its business.  Statements are valid under the search_path in force while they are made.  Memory is
@@ -13,6 +14,7 @@
  */
 #include "postgres.h"
 
+#include "access/sysattr.h"
 #include "base/names.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
@@ -20,6 +22,7 @@
 #include "optimizer/optimizer.h"
 #include "parser/parsetree.h"
 #include "plan/query.h"
+#include "utils/lsyscache.h"
 
 /* More of the key's relations than this on nullable sides, and a change would ask for too many statements. */
 #define NULLABLE_LIMIT 4
@@ -144,33 +147,106 @@ bring_near(CqrsTerm *term, List *conjuncts)
 }
 
 /*
- * make_term makes the term of one relation and null pattern.
+ * add_unmatched notes that rows of the term's relation count only if 'there', absent, has no match for them.
  *
- * Sets *term to NULL where no row can have that pattern.  False if the key cannot be reached.
+ * That can be told where the condition of the join is about the two of them alone.  It is looked up in the current state: where the match came in this
+ * window, the change of the relation that it came to finds the key.
+ */
+static void
+add_unmatched(CqrsTerm *term, const CqrsJoin *join, const CqrsJoin *here, const CqrsJoin *there, Relids absent)
+{
+	CqrsUnmatched *unmatched = palloc0(sizeof(CqrsUnmatched));
+	Relids		both = bms_add_member(bms_make_singleton(term->relation), there->leaf);
+	ListCell   *cell;
+
+	if (!bms_is_member(there->leaf, absent) || !bms_is_member(term->relation, here->relations))
+		return;
+	unmatched->relation = there->leaf;
+	foreach(cell, join->conjuncts)
+	{
+		CqrsConjunct *conjunct = lfirst(cell);
+
+		if (!bms_is_subset(conjunct->relations, both) || cqrs_join_whole_row(conjunct->clause))
+			return;
+		unmatched->clauses = lappend(unmatched->clauses, conjunct->clause);
+	}
+	term->unmatched = lappend(term->unmatched, unmatched);
+}
+
+/*
+ * find_unmatched looks through the outer joins for absent relations that the term's rows could match.
+ */
+static void
+find_unmatched(CqrsTerm *term, const CqrsJoin *join, Relids absent)
+{
+	ListCell   *cell;
+
+	foreach(cell, join->children)
+		find_unmatched(term, lfirst(cell), absent);
+	if (join->type == JOIN_LEFT || join->type == JOIN_FULL)
+		add_unmatched(term, join, linitial(join->children), lsecond(join->children), absent);
+	if (join->type == JOIN_RIGHT || join->type == JOIN_FULL)
+		add_unmatched(term, join, lsecond(join->children), linitial(join->children), absent);
+}
+
+/*
+ * add_condition_columns adds the columns of a relation that conditions mention.
+ */
+static void
+add_condition_columns(const CqrsJoin *join, Index relation, Bitmapset **columns)
+{
+	ListCell   *cell;
+
+	foreach(cell, join->children)
+		add_condition_columns(lfirst(cell), relation, columns);
+	foreach(cell, join->conjuncts)
+		pull_varattnos(((CqrsConjunct *) lfirst(cell))->clause, relation, columns);
+}
+
+/*
+ * net_out has the term look at no more of its relation than the columns that conditions mention, if equal values of them are the same.
+ *
+ * Rows in which the relation is absent come and go only with what conditions see of it.  An update of its other columns changes none of them.
+ */
+static void
+net_out(CqrsTerm *term, const CqrsProgram *program)
+{
+	CqrsQuery  *query = program->query;
+	CqrsProgramSource *source = &program->sources[query->source_of[term->relation]];
+	Bitmapset  *columns = NULL;
+	int			member = -1;
+
+	add_condition_columns(query->join, term->relation, &columns);
+	while ((member = bms_next_member(columns, member)) >= 0)
+	{
+		AttrNumber	attnum = member + FirstLowInvalidHeapAttributeNumber;
+		Oid			type;
+		int32		typmod;
+		Oid			collation;
+
+		if (attnum == InvalidAttrNumber)
+			return;
+		get_atttypetypmodcoll(source->relation, attnum, &type, &typmod, &collation);
+		if (!cqrs_key_exact(type, collation))
+			return;
+		term->net = bms_add_member(term->net, attnum);
+	}
+	term->netted = true;
+}
+
+/*
+ * link_term finds the relations and conditions that lead from the term's relation to the key; false if nothing does.
  */
 static bool
-make_term(const CqrsQuery *query, Index relation, Relids absent, CqrsTerm **result)
+link_term(CqrsTerm *term, const CqrsQuery *query, Relids present, bool one_relation)
 {
-	CqrsTerm   *term = palloc0(sizeof(CqrsTerm));
-	Relids		all = pull_varnos(NULL, (Node *) query->flat_keys);
-	Relids		present = bms_difference(all, absent);
 	List	   *conjuncts;
 	bool		pairs;
 	ListCell   *cell;
 
-	*result = NULL;
-	if (bms_overlap(cqrs_join_reduce(query->join, present, NULL), absent))
-		return true;
-	*result = term;
-	term->relation = relation;
-	term->keys = (List *) null_extend((Node *) query->flat_keys, absent);
-	term->constant = bms_is_empty(present);
-	if (term->constant)
-		return true;
-
-	(void) cqrs_join_reduce(query->join, bms_add_member(bms_copy(present), relation), &conjuncts);
+	(void) cqrs_join_reduce(query->join, bms_add_member(bms_copy(present), term->relation), &conjuncts);
 	bring_near(term, conjuncts);
-	if (!cqrs_join_path(conjuncts, relation, pull_varnos(NULL, (Node *) term->keys), &term->path, &pairs))
+	if (!cqrs_join_path(conjuncts, term->relation, pull_varnos(NULL, (Node *) term->keys), &term->path, &pairs))
 		return false;
 	foreach(cell, conjuncts)
 	{
@@ -179,9 +255,37 @@ make_term(const CqrsQuery *query, Index relation, Relids absent, CqrsTerm **resu
 		if (bms_is_subset(conjunct->relations, term->path))
 			term->clauses = lappend(term->clauses, conjunct->clause);
 	}
-	term->path = bms_del_member(term->path, relation);
-	term->united = !(pairs && bms_membership(all) == BMS_SINGLETON);
+	term->path = bms_del_member(term->path, term->relation);
+	term->united = !(pairs && one_relation);
 	return true;
+}
+
+/*
+ * make_term makes the term of one relation and null pattern.
+ *
+ * Sets *result to NULL where no row can have that pattern.  False if the key cannot be reached.
+ */
+static bool
+make_term(const CqrsProgram *program, Index relation, Relids absent, CqrsTerm **result)
+{
+	const CqrsQuery *query = program->query;
+	CqrsTerm   *term = palloc0(sizeof(CqrsTerm));
+	Relids		all = pull_varnos(NULL, (Node *) query->flat_keys);
+	Relids		present = bms_difference(all, absent);
+	Relids		implied = cqrs_join_reduce(query->join, present, NULL);
+
+	*result = NULL;
+	if (bms_overlap(implied, absent))
+		return true;
+	*result = term;
+	term->relation = relation;
+	term->keys = (List *) null_extend((Node *) query->flat_keys, absent);
+	if (bms_is_member(relation, absent))
+		net_out(term, program);
+	else if (bms_is_member(relation, implied))
+		find_unmatched(term, query->join, absent);
+	term->constant = bms_is_empty(present);
+	return term->constant || link_term(term, query, present, bms_membership(all) == BMS_SINGLETON);
 }
 
 /*
@@ -203,15 +307,16 @@ subset(Relids set, uint32 mask)
  * add_terms adds the terms of one relation; false if the key cannot be reached in one of them.
  */
 static bool
-add_terms(const CqrsQuery *query, Index relation, List **terms)
+add_terms(const CqrsProgram *program, Index relation, List **terms)
 {
+	const CqrsQuery *query = program->query;
 	Relids		nullable = bms_difference(pull_varnos(NULL, (Node *) query->flat_keys),
 										  cqrs_join_reduce(query->join, NULL, NULL));
 	CqrsTerm   *term;
 
 	for (uint32 mask = 0; mask < (1u << bms_num_members(nullable)); mask++)
 	{
-		if (!make_term(query, relation, subset(nullable, mask), &term))
+		if (!make_term(program, relation, subset(nullable, mask), &term))
 			return false;
 		if (term != NULL)
 			*terms = lappend(*terms, term);
@@ -236,7 +341,7 @@ cqrs_keys_derive(CqrsProgram *program)
 		source->strategy = CQRS_STRATEGY_KEYS;
 		for (int relation = 1; relation <= nrelations; relation++)
 		{
-			if (query->source_of[relation] != i || add_terms(query, relation, &query->terms[i]))
+			if (query->source_of[relation] != i || add_terms(program, relation, &query->terms[i]))
 				continue;
 			source->strategy = CQRS_STRATEGY_FULL;
 			source->reason = psprintf("no condition links %s with the key",

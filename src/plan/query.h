@@ -33,6 +33,13 @@ typedef struct CqrsJoin
 	Relids		relations;		/* all below */
 } CqrsJoin;
 
+/* A relation that a row must not match for a null-extended row to be there, and the whole condition of the join between them. */
+typedef struct CqrsUnmatched
+{
+	Index		relation;
+	List	   *clauses;		/* of Node * */
+} CqrsUnmatched;
+
 /*
  * One way in which a change of one relation reaches keys: the relation's delta, joined with others under conditions, and the key computed from that.
  */
@@ -43,6 +50,9 @@ typedef struct CqrsTerm
 	List	   *clauses;		/* of Node * */
 	List	   *keys;			/* of Node *, an expression for each key column, with nulls for what is null-extended */
 	bool		united;			/* relations on the path stand for their current state united with old images */
+	List	   *unmatched;		/* of CqrsUnmatched *: rows of the delta that match these now do not count */
+	bool		netted;			/* only the columns of 'net' count, and only where what they hold has come or gone */
+	Bitmapset  *net;
 	bool		constant;		/* the key does not depend on any row */
 } CqrsTerm;
 
@@ -103,6 +113,9 @@ extern bool cqrs_key_nullable(Query *tree, AttrNumber column);
 
 /* The operator by which values of a type are one key; invalid if the type has none. */
 extern Oid	cqrs_key_equality(Oid type);
+
+/* Are values that are equal, by that operator and collation, the same to every function? */
+extern bool cqrs_key_exact(Oid type, Oid collation);
 
 /* ---- keys.c ---- */
 
