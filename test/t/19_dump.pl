@@ -1,0 +1,106 @@
+# A dump is restored: into another database of the same cluster, over and over, with changes pending in it.  Checkpoints and chunks then speak of another database's transactions: a
+# version that trusted them would skip changes or apply strangers'.  It must be stale, evaluate its query once, and be right.
+use strict;
+use warnings;
+
+use lib 'test/t';
+use CqrsTest;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+# A copy that nobody writes to is found by the next look around.
+my $node = new_server('dump', q{cqrs.naptime = '2s'});
+my $pages = 'SELECT s.id, s.amount, o.name FROM shop.sale s LEFT JOIN shop.office o ON o.id = s.office';
+my $totals = 'SELECT office, count(*) AS sales, sum(amount) AS total FROM shop.sale GROUP BY office';
+
+sub equal_in
+{
+	my ($database, $when) = @_;
+
+	foreach my $view ([ 'shop.pages', $pages ], [ 'shop."Totals"', $totals ])
+	{
+		ok(caught_up($node, $view->[0], $database), "$view->[0] catches up $when");
+		is_equal($node, @$view, "$view->[0] is right $when", $database);
+	}
+	return;
+}
+
+$node->safe_psql('postgres', qq{
+	CREATE SCHEMA shop;
+	CREATE ROLE reader;
+	CREATE TABLE shop.office (id integer PRIMARY KEY, name text);
+	CREATE TABLE shop.sale (id integer PRIMARY KEY, office integer REFERENCES shop.office, amount integer);
+	INSERT INTO shop.office SELECT i, 'office ' || i FROM generate_series(1, 5) i;
+	INSERT INTO shop.sale SELECT i, 1 + i % 5, i FROM generate_series(1, 200) i;
+	SELECT cqrs.create_projection('shop.pages', '$pages', key => ARRAY['id'], indexes => ARRAY['(name)'], max_lag => '1 min', description => 'dumped');
+	SELECT cqrs.create_projection('shop."Totals"', '$totals');
+	GRANT SELECT ON shop.pages TO reader;
+	COMMENT ON VIEW shop.pages IS 'a comment';});
+equal_in('postgres', 'at first');
+
+# With changes pending, and written to by the copy's own transactions before anybody looks.
+$node->safe_psql('postgres', q{SELECT cqrs.pause('shop.pages'); UPDATE shop.sale SET amount = amount + 1000 WHERE id <= 50; DELETE FROM shop.office WHERE id = 9});
+my $dump = PostgreSQL::Test::Utils::tempdir() . '/dump.sql';
+command_ok([ 'pg_dump', '-f', $dump, $node->connstr('postgres') ], 'the database is dumped');
+$node->safe_psql('postgres', q{SELECT cqrs.resume('shop.pages')});
+
+foreach my $copy ('copy_one', 'copy_two')
+{
+	$node->safe_psql('postgres', "CREATE DATABASE $copy");
+	# The second is restored with no worker beside it, then changed, then looked at.
+	$node->safe_psql('postgres', "ALTER DATABASE $copy SET cqrs.max_workers = 0") if $copy eq 'copy_two';
+	command_ok([ 'psql', '-X', '-q', '-v', 'ON_ERROR_STOP=1', '-f', $dump, $node->connstr($copy) ], "$copy is restored without an error");
+	is($node->safe_psql($copy, q{SELECT count(*) FROM cqrs.projections}), 2, "$copy has the projections");
+	is($node->safe_psql($copy, q{SELECT max_lag || ' ' || description FROM cqrs.projections WHERE projection = 'shop.pages'::regclass}), '00:01:00 dumped', 'with what they are');
+	is($node->safe_psql($copy, q{SELECT status || ' ' || state FROM cqrs.versions WHERE projection = 'shop.pages'::regclass}), 'paused serving', 'a paused one is paused still');
+	$node->safe_psql($copy, q{INSERT INTO shop.sale SELECT i, 1, 5 FROM generate_series(1000, 1050) i; UPDATE shop.office SET name = 'moved' WHERE id = 2; DELETE FROM shop.sale WHERE id BETWEEN 60 AND 80});
+	if ($copy eq 'copy_two')
+	{
+		is($node->safe_psql($copy, q{SELECT status FROM cqrs.versions WHERE projection = 'shop."Totals"'::regclass}), 'stale', 'a version that finds itself elsewhere is stale');
+		is($node->safe_psql($copy, q{SELECT pending IS NULL OR health IN ('stale', 'no worker') FROM cqrs.lag WHERE projection = 'shop."Totals"'::regclass}), 't', 'and does not say that nothing is pending');
+		$node->safe_psql('postgres', "ALTER DATABASE $copy RESET cqrs.max_workers");
+	}
+	$node->safe_psql($copy, q{SELECT cqrs.resume('shop.pages')});
+	equal_in($copy, "in $copy");
+	is($node->safe_psql($copy, q{SELECT string_agg(DISTINCT status, ' ') FROM cqrs.versions}), 'running', 'and running again');
+	is($node->safe_psql($copy, q{SELECT count(*) FROM pg_stat_user_indexes WHERE schemaname LIKE 'cqrs\_pages%'}), 2, 'its indexes are there');
+	is($node->safe_psql($copy, q{SELECT has_table_privilege('reader', 'shop.pages', 'SELECT') AND obj_description('shop.pages'::regclass) = 'a comment'}), 't', 'grants and comments, too');
+	$node->safe_psql($copy, q{UPDATE shop.sale SET office = 6 - office WHERE id % 3 = 0; INSERT INTO shop.sale VALUES (2000, 3, 1)});
+	equal_in($copy, "in $copy, after more changes");
+	my (undef, undef, $error) = $node->psql($copy, 'DELETE FROM shop.pages');
+	like($error, qr/is derived/, 'and guarded');
+	(undef, undef, $error) = $node->psql($copy, 'DROP VIEW shop.pages');
+	like($error, qr/drop_projection/, 'as before');
+	is($node->safe_psql($copy, q{SELECT cqrs.create_projection('shop.more', 'SELECT id FROM shop.office')}), 1, 'and new ones can be made: ids go on');
+	ok(caught_up($node, 'shop.more', $copy), 'which are filled');
+	$node->safe_psql($copy, q{SELECT cqrs.drop_projection('shop.pages'); SELECT cqrs.drop_projection('shop.more')});
+}
+equal_in('postgres', 'in the original still');
+
+# A dump of a copy, as an archive, restored in parallel.
+my $archive = PostgreSQL::Test::Utils::tempdir() . '/dump';
+command_ok([ 'pg_dump', '-Fd', '-j2', '-f', $archive, $node->connstr('postgres') ], 'dumped as an archive');
+$node->safe_psql('postgres', 'CREATE DATABASE copy_three');
+command_ok([ 'pg_restore', '-j2', '-d', $node->connstr('copy_three'), $archive ], 'restored in parallel');
+equal_in('copy_three', 'in a parallel copy');
+
+# With triggers disabled, as restores of data alone do it, and by hand.
+$node->safe_psql('copy_three', q{ALTER TABLE shop.sale DISABLE TRIGGER ALL; UPDATE shop.sale SET amount = 3 WHERE id = 5; ALTER TABLE shop.sale ENABLE TRIGGER ALL});
+$node->safe_psql('copy_three', q{UPDATE shop.sale SET amount = 4 WHERE id = 6});
+equal_in('copy_three', 'after its triggers were disabled for a while');
+
+# A template: the copy has the same OIDs, and another database's.
+$node->safe_psql('postgres', 'CREATE DATABASE copy_four TEMPLATE copy_three');
+ok(1, 'a database with a worker can be a template');
+$node->safe_psql('copy_four', q{UPDATE shop.sale SET amount = amount * 2 WHERE id % 2 = 0; DELETE FROM shop.sale WHERE id = 7});
+equal_in('copy_four', 'in a copy of files');
+$node->safe_psql('copy_three', q{UPDATE shop.sale SET amount = amount * 3 WHERE id % 2 = 1});
+equal_in('copy_three', 'in the one it was copied from');
+$node->safe_psql('postgres', 'ALTER DATABASE copy_four RENAME TO copy_five');
+$node->safe_psql('copy_five', q{UPDATE shop.sale SET amount = 1});
+equal_in('copy_five', 'under another name');
+$node->safe_psql('postgres', "DROP DATABASE $_") foreach qw(copy_one copy_two copy_three copy_five);
+ok(1, 'databases with workers can be dropped');
+equal_in('postgres', 'at the end');
+$node->stop;
+done_testing();
