@@ -66,6 +66,27 @@ COMMIT;
 :news
 SELECT count(*), sum(changes), sum(cardinality(sources)) AS sources FROM cqrs_internal.outbox_1 WHERE xid = :'xid';
 
+-- More sources than the list of one chunk holds.
+DO $$
+BEGIN
+    FOR i IN 1..70 LOOP
+        EXECUTE format('CREATE TABLE many_%s (id integer)', i);
+        PERFORM cqrs.capture(('many_' || i)::regclass);
+    END LOOP;
+END$$;
+BEGIN;
+SELECT pg_current_xact_id() AS xid \gset
+DO $$
+BEGIN
+    FOR i IN 1..140 LOOP
+        EXECUTE format('INSERT INTO many_%s VALUES (%s)', i % 70 + 1, i);
+    END LOOP;
+END$$;
+COMMIT;
+SELECT count(*) > 1 AS several, max(cardinality(sources)) AS sources, sum(changes) AS changes FROM cqrs_internal.outbox_1 WHERE xid = :'xid';
+SELECT count(*), count(DISTINCT source) AS sources FROM cqrs.outbox WHERE xid = :'xid';
+UPDATE looked SET upto = (SELECT max(position) FROM cqrs.outbox);
+
 -- Savepoints: what is rolled back is gone, what is released stays, and so does what came before them.
 BEGIN;
 INSERT INTO lines VALUES (5, 1, 'before');

@@ -18,8 +18,8 @@
 extern bool cqrs_capture_attach(List *sources);
 
 /*
- * Let go of sources that no version reads and cqrs.capture has not asked for: their plan is emptied at once; triggers go later, in short
- * tries, by cqrs_capture_tidy.  One that another session is just registering or attaching is passed over.
+ * Let go of sources that no version reads and cqrs.capture has not asked for: their plan is emptied at once, and one try is made to
+ * drop their triggers; what is left goes later, by cqrs_capture_tidy.  A source that another session is just registering or attaching is passed over.
  */
 extern void cqrs_capture_release(void);
 
