@@ -288,6 +288,7 @@ CREATE EXTENSION cqrs;
 CREATE TABLE t (id integer);
 SELECT cqrs.capture('t');
 INSERT INTO t VALUES (1);
+SELECT kind, source, new_row FROM cqrs.outbox;
 DROP EXTENSION cqrs;
 BEGIN;
 INSERT INTO t VALUES (2);

@@ -174,6 +174,7 @@ SELECT count(*) FROM cqrs.outbox WHERE xid = :'xid';
 ROLLBACK TO b;
 DELETE FROM big WHERE level = 'outer' AND id > 50;
 SAVEPOINT c;
+UPDATE big SET filler = 'changed within' WHERE level = 'outer';
 INSERT INTO big SELECT i, 'c', repeat('c', 100) FROM generate_series(1, 800) AS i;
 RELEASE c;
 RELEASE a;
@@ -181,9 +182,10 @@ INSERT INTO big SELECT i, 'last', 'l' FROM generate_series(1, 3) AS i;
 COMMIT;
 SELECT kind, coalesce(new_row, old_row) ->> 'level' AS level, count(*) FROM cqrs.outbox WHERE xid = :'xid' GROUP BY 1, 2 ORDER BY 1, 2;
 SELECT * FROM differences('big');
--- In position order every row comes before it goes.
-SELECT count(*) AS gone_before_they_came FROM cqrs.outbox AS d JOIN cqrs.outbox AS i ON i.new_row = d.old_row
-WHERE d.xid = :'xid' AND i.xid = :'xid' AND d.kind = 'delete' AND i.kind = 'insert' AND d.position < i.position;
+-- In position order every row comes before it changes or goes, also if the level that changed it wrote early.
+SELECT count(*) AS before_they_came FROM cqrs.outbox AS o
+WHERE xid = :'xid' AND old_row IS NOT NULL AND NOT EXISTS
+    (SELECT FROM cqrs.outbox AS n WHERE n.xid = :'xid' AND n.new_row = o.old_row AND n.position < o.position);
 -- A rolled-back level takes along what it had written, also when nothing else was.
 BEGIN;
 SAVEPOINT a;
