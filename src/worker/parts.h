@@ -25,6 +25,7 @@ typedef struct CqrsTask
 	ErrorData  *error;			/* of the last step, or NULL */
 	ErrorData  *failure;		/* the error to be noted */
 	bool		filling;		/* it came from the fill */
+	bool		mended;			/* sources are captured again since just now */
 	TimestampTz retry_at;		/* of a failure that was noted; DT_NOEND: halted */
 } CqrsTask;
 
@@ -65,6 +66,12 @@ extern TimestampTz cqrs_worker_round(void);
 /* Bring a version that is being built, or any other, forward.  'vacuumed' is the caller's memory of one that is. */
 extern CqrsStepResult cqrs_worker_build(CqrsTask *task, bool *vacuumed);
 extern CqrsStepResult cqrs_worker_apply(CqrsTask *task);
+
+/* Capture again sources whose triggers are not as they should be; the versions that read them are stale then. */
+extern CqrsStepResult cqrs_worker_mend(CqrsTask *task);
+
+/* To the end of the transaction, ask for locks on sources no longer than a turn allows. */
+extern void cqrs_worker_limit_lock_timeout(void);
 
 /* Does an error only say that others, who will be gone in a moment, were in the way? */
 extern bool cqrs_worker_in_the_way(const ErrorData *error);

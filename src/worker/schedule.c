@@ -27,6 +27,8 @@ typedef struct Memory
 	int			tries;			/* in a row that somebody was in the way of */
 	TimestampTz in_the_way;		/* since when locks could not be had; 0: they could */
 	TimestampTz until;			/* not to be tried before */
+	int			mend_tries;		/* in a row that could not capture its sources again */
+	TimestampTz mend_at;		/* not to be tried before */
 } Memory;
 
 static List *tasks = NIL;		/* of CqrsTask *, of the round at hand */
@@ -174,6 +176,27 @@ after_failure(CqrsTask *task, Memory *memory)
 }
 
 /*
+ * after_full looks, after a batch that was a full evaluation, whether its sources have to be captured again; returns when to look again.
+ *
+ * A full evaluation is rare, and tells of broken triggers where there are any; other batches need not look.
+ */
+static TimestampTz
+after_full(CqrsTask *task, Memory *memory)
+{
+	if (memory->mend_at > cqrs_clock_now())
+		return memory->mend_at;
+	if (cqrs_worker_mend(task) != CQRS_STEP_DONE)
+	{
+		memory->mend_tries++;
+		memory->mend_at = cqrs_clock_backoff(memory->mend_tries, cqrs_setting_retry_initial, cqrs_setting_retry_max);
+		return memory->mend_at;
+	}
+	memory->mend_tries = 0;
+	memory->mend_at = 0;
+	return task->mended ? cqrs_clock_now() : DT_NOEND;
+}
+
+/*
  * attend does what is due for one version; returns when to look at it again (DT_NOEND: when woken).
  */
 static TimestampTz
@@ -197,7 +220,9 @@ attend(CqrsTask *task)
 		return wait_a_moment(memory, BUSY_INITIAL_MS, BUSY_MAX_MS);
 	memory->tries = 0;
 	memory->until = 0;
-	return building ? cqrs_clock_now() : DT_NOEND;	/* what was served just now is maintained from now on */
+	if (building)
+		return cqrs_clock_now();	/* what was served just now is maintained from now on */
+	return task->batch.full ? after_full(task, memory) : DT_NOEND;
 }
 
 /*

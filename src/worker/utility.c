@@ -146,6 +146,24 @@ ask_restart(AlterDatabaseSetStmt *command)
 }
 
 /*
+ * changes_triggers tells whether a command enables or disables triggers.
+ */
+static bool
+changes_triggers(AlterTableStmt *command)
+{
+	ListCell   *cell;
+
+	foreach(cell, command->cmds)
+	{
+		AlterTableType type = lfirst_node(AlterTableCmd, cell)->subtype;
+
+		if (type >= AT_EnableTrig && type <= AT_DisableTrigUser)
+			return true;
+	}
+	return false;
+}
+
+/*
  * ask tells launcher and workers what to look at once the command has committed.
  */
 static void
@@ -160,10 +178,11 @@ ask(Node *command)
 		case T_AlterDatabaseSetStmt:
 			ask_restart(castNode(AlterDatabaseSetStmt, command));
 			break;
-		case T_DropStmt:
-			if (castNode(DropStmt, command)->removeType == OBJECT_EXTENSION)
+		case T_AlterTableStmt:
+			if (changes_triggers(castNode(AlterTableStmt, command)))
 				cqrs_shared_wake_at_commit();
 			break;
+		case T_DropStmt:
 		case T_DropOwnedStmt:
 			cqrs_shared_wake_at_commit();
 			break;

@@ -21,6 +21,17 @@
 #define ATTACH_SLICE		"250ms"
 
 /*
+ * cqrs_worker_limit_lock_timeout makes one try to attach short: other versions wait for their turn.  How often it is tried is the scheduler's business.
+ */
+void
+cqrs_worker_limit_lock_timeout(void)
+{
+	if (cqrs_setting_lock_timeout > ATTACH_SLICE_MS)
+		(void) set_config_option("cqrs.lock_timeout", ATTACH_SLICE, PGC_USERSET, PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0,
+								 false);
+}
+
+/*
  * work_attach captures the version's sources.
  */
 static bool
@@ -28,9 +39,7 @@ work_attach(CqrsTask *task)
 {
 	bool		done;
 
-	if (cqrs_setting_lock_timeout > ATTACH_SLICE_MS)
-		(void) set_config_option("cqrs.lock_timeout", ATTACH_SLICE, PGC_USERSET, PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0,
-								 false);
+	cqrs_worker_limit_lock_timeout();
 	done = cqrs_build_attach(task->version->id, false);
 	if (done)
 		cqrs_worker_note_success(task);

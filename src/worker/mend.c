@@ -1,0 +1,125 @@
+/*
+ * worker/mend.c
+ *		Capturing a source again whose triggers were disabled, dropped or reset to fire as others do.
+ *
+ * A version that reads such a source gets no window that it could trust: each of its batches is a full evaluation, until somebody makes the triggers what
+ * they were.  In the transaction that does so, all versions that read the source become stale: what they missed is in no window, and from then on the
+ * triggers do not tell.
+ *
+ * In a transaction of its own, with nothing locked yet.
+ */
+#include "postgres.h"
+
+#include "base/locks.h"
+#include "capture/capture.h"
+#include "utils/lsyscache.h"
+#include "worker/parts.h"
+
+#define AT_ONCE_MS 50			/* what is waited for a lock at most */
+
+/*
+ * broken_sources lists the ids of a version's sources that are not captured as they should be; 'busy' if one could not be looked at.
+ */
+static List *
+broken_sources(int32 version, bool *busy)
+{
+	List	   *broken = NIL;
+	ListCell   *cell;
+
+	*busy = false;
+	foreach(cell, cqrs_version_source_list(version))
+	{
+		CqrsSource *source = cqrs_source_get(((CqrsVersionSource *) lfirst(cell))->source);
+
+		if (source == NULL || get_rel_relkind(source->relation) == '\0')
+			continue;
+		if (!cqrs_locks_try(list_make1_oid(source->relation), AccessShareLock, AT_ONCE_MS, NULL))
+			*busy = true;
+		else if (!cqrs_source_intact(source->relation))
+			broken = lappend_int(broken, source->id);
+	}
+	return broken;
+}
+
+/*
+ * distrust makes a version stale.
+ */
+static void
+distrust(CqrsVersion *version)
+{
+	CqrsStatus	before = version->status;
+
+	if (version->state == CQRS_STATE_RETIRED || (before != CQRS_STATUS_RUNNING && before != CQRS_STATUS_FAILING))
+		return;
+	version->status = CQRS_STATUS_STALE;
+	cqrs_version_update(version);
+	cqrs_history_insert(version->projection, cqrs_projection_get(version->projection, false)->view, version->number,
+						"stale", cqrs_status_name(before), cqrs_status_name(version->status),
+						"capture triggers of a source were disabled or dropped");
+}
+
+/*
+ * distrust_readers makes all versions stale that read any of the sources; false if another process has one of them.
+ */
+static bool
+distrust_readers(List *sources)
+{
+	ListCell   *cell;
+
+	foreach(cell, cqrs_version_source_list(0))
+	{
+		CqrsVersionSource *reads = lfirst(cell);
+		CqrsVersion *version;
+
+		if (!list_member_int(sources, reads->source))
+			continue;
+		if (!cqrs_version_lock(reads->version, true))
+			return false;
+		version = cqrs_version_get(reads->version, true);
+		if (version != NULL)
+			distrust(version);
+	}
+	return true;
+}
+
+/*
+ * work_mend captures the task's broken sources again.
+ *
+ * An error takes back what was written when another process has one of the versions.
+ */
+static bool
+work_mend(CqrsTask *task)
+{
+	bool		busy;
+	List	   *broken = broken_sources(task->version->id, &busy);
+
+	task->mended = false;
+	if (broken == NIL)
+		return !busy;
+	if (!distrust_readers(broken))
+		ereport(ERROR,
+				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+				 errmsg("a version that reads the same source is held by another process")));
+	cqrs_worker_limit_lock_timeout();
+	(void) cqrs_capture_attach(broken);
+	cqrs_shared_announce_at_commit();
+	task->mended = true;
+	return true;
+}
+
+/*
+ * cqrs_worker_mend captures the task's sources again where that is needed; task->mended says whether it was.
+ */
+CqrsStepResult
+cqrs_worker_mend(CqrsTask *task)
+{
+	static const CqrsStep step = {work_mend, CQRS_PHASE_ATTACH, "cqrs: capture again the sources of", false};
+	CqrsStepResult result = cqrs_worker_step(task, &step, &task->error);
+
+	if (result == CQRS_STEP_FAILED && !cqrs_worker_in_the_way(task->error))
+		ereport(WARNING,
+				(errcode(task->error->sqlerrcode),
+				 errmsg("sources of projection \"%s\" could not be captured again: %s", task->name, task->error->message),
+				 errdetail("Their capture triggers were disabled or dropped; until they are restored, every batch is a full evaluation.")));
+	return result;
+}
