@@ -193,6 +193,7 @@ cqrs_build_fill(int32 id, bool wait)
 	UnregisterSnapshot(snapshot);
 	cqrs_history_insert(version->projection, cqrs_projection_get(version->projection, false)->view, version->number,
 						"filled", NULL, NULL, NULL);
+	ForceSyncCommit();			/* or the VACUUM that follows finds nothing that it may call visible to all */
 	cqrs_shared_announce_at_commit();
 	return true;
 }

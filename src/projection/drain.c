@@ -97,60 +97,75 @@ build_here(int32 version)
 }
 
 /*
- * drain_version brings one version up to date; returns the changes applied, and the batch's snapshot if 'keep' asks for it.
+ * raise_not_ready says why a version that was ready when we began to wait for it is not, now that we have it.  'name' is the projection's, of before.
  */
-static int64
-drain_version(const CqrsVersion *version, Snapshot *keep)
+static void
+raise_not_ready(int32 version, const char *name)
 {
-	CqrsBatch	batch = {.wait = true};
+	CqrsVersion *now = cqrs_version_get(version, true);
+	CqrsProjection *projection = now ? cqrs_projection_get(now->projection, false) : NULL;
 
-	if (version->state == CQRS_STATE_BUILDING)
-		build_here(version->id);
-	cqrs_apply_batch(version->id, &batch);
-	if (keep)
-		*keep = batch.snapshot;
-	else if (batch.snapshot)
-		UnregisterSnapshot(batch.snapshot);
-	return batch.changes;
+	if (projection == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				 errmsg("projection \"%s\" was dropped", name),
+				 errdetail("Another session dropped it while this one waited for it.")));
+	if (projection->paused)
+		raise_paused(projection);
+	if (now->status == CQRS_STATUS_HALTED)
+		raise_halted(projection, now);
 }
 
 /*
- * drain_projection brings all versions of a projection up to date.
+ * drain_version brings one version up to date; false if others have dropped or stopped it while it was waited for.
+ */
+static bool
+drain_version(const CqrsVersion *version, CqrsBatch *batch)
+{
+	if (version->state == CQRS_STATE_BUILDING)
+		build_here(version->id);
+	batch->wait = true;
+	cqrs_apply_batch(version->id, batch);
+	return batch->outcome == CQRS_APPLIED;
+}
+
+/*
+ * drain_projection brings all versions of a projection up to date; 'strict' raises if one of them was stopped meanwhile, else it is left out.
  */
 static int64
-drain_projection(const CqrsProjection *projection)
+drain_projection(const CqrsProjection *projection, bool strict)
 {
+	char	   *name = cqrs_name_shown(projection->view);
 	int64		changes = 0;
 	ListCell   *cell;
 
-	if (projection->paused)
-		raise_paused(projection);
 	foreach(cell, cqrs_version_list(projection->id))
 	{
 		CqrsVersion *version = lfirst(cell);
+		CqrsBatch	batch = {0};
 
 		if (version->state == CQRS_STATE_RETIRED)
 			continue;
-		if (version->status == CQRS_STATUS_HALTED)
-			raise_halted(projection, version);
-		changes += drain_version(version, NULL);
+		if (!drain_version(version, &batch) && strict)
+			raise_not_ready(version->id, name);
+		if (batch.snapshot != NULL)
+			UnregisterSnapshot(batch.snapshot);
+		changes += batch.changes;
 	}
 	return changes;
 }
 
 /*
- * stands_still tells whether nothing can be applied to a projection now, and why.
+ * halted_version returns a version of the projection that is halted, or NULL.
  */
-static const char *
-stands_still(const CqrsProjection *projection)
+static CqrsVersion *
+halted_version(const CqrsProjection *projection)
 {
 	ListCell   *cell;
 
-	if (projection->paused)
-		return "paused";
 	foreach(cell, cqrs_version_list(projection->id))
 		if (((CqrsVersion *) lfirst(cell))->status == CQRS_STATUS_HALTED)
-			return "halted";
+			return lfirst(cell);
 	return NULL;
 }
 
@@ -166,17 +181,33 @@ drain_all(void)
 	foreach(cell, cqrs_projection_list())
 	{
 		CqrsProjection *projection = lfirst(cell);
-		const char *why = stands_still(projection);
 
-		if (!cqrs_projection_owned(projection))
+		if (cqrs_projection_of_view(projection->view) == NULL || !cqrs_projection_owned(projection))
 			continue;
-		if (why)
+		if (projection->paused || halted_version(projection) != NULL)
 			ereport(NOTICE,
-					(errmsg("projection \"%s\" is %s and was not drained", cqrs_name_shown(projection->view), why)));
+					(errmsg("projection \"%s\" is %s and was not drained", cqrs_name_shown(projection->view),
+							projection->paused ? "paused" : "halted")));
 		else
-			changes += drain_projection(projection);
+			changes += drain_projection(projection, false);
 	}
 	return changes;
+}
+
+/*
+ * drain_one drains one projection, or raises why it stands still.
+ */
+static int64
+drain_one(const CqrsProjection *projection)
+{
+	CqrsVersion *halted = halted_version(projection);
+
+	cqrs_projection_check_owner(projection);
+	if (projection->paused)
+		raise_paused(projection);
+	if (halted != NULL)
+		raise_halted(projection, halted);
+	return drain_projection(projection, true);
 }
 
 /*
@@ -192,14 +223,10 @@ drain_all(void)
 Datum
 cqrs_drain(PG_FUNCTION_ARGS)
 {
-	CqrsProjection *projection;
-
 	check_transaction("cqrs.drain()");
 	if (PG_ARGISNULL(0))
 		PG_RETURN_INT64(drain_all());
-	projection = cqrs_projection_argument(PG_GETARG_OID(0));
-	cqrs_projection_check_owner(projection);
-	PG_RETURN_INT64(drain_projection(projection));
+	PG_RETURN_INT64(drain_one(cqrs_projection_argument(PG_GETARG_OID(0))));
 }
 
 /*
@@ -331,7 +358,8 @@ cqrs_verify(PG_FUNCTION_ARGS)
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
 	CqrsProjection *projection;
 	CqrsVersion *version;
-	Snapshot	snapshot;
+	CqrsBatch	batch = {0};
+	char	   *name;
 
 	if (PG_ARGISNULL(0))
 		cqrs_arguments_refuse_null("projection");
@@ -346,8 +374,10 @@ cqrs_verify(PG_FUNCTION_ARGS)
 	version = version_argument(projection, !PG_ARGISNULL(2), PG_ARGISNULL(2) ? 0 : PG_GETARG_INT32(2));
 	check_verifiable(projection, version);
 	InitMaterializedSRF(fcinfo, 0);
-	(void) drain_version(version, &snapshot);
-	cqrs_verify_compare(version, result->setDesc, result->setResult, snapshot);
-	UnregisterSnapshot(snapshot);
+	name = cqrs_name_shown(projection->view);
+	if (!drain_version(version, &batch))
+		raise_not_ready(version->id, name);
+	cqrs_verify_compare(version, result->setDesc, result->setResult, batch.snapshot);
+	UnregisterSnapshot(batch.snapshot);
 	return (Datum) 0;
 }

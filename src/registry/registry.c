@@ -10,10 +10,11 @@
 #include "access/xact.h"
 #include "base/clock.h"
 #include "base/names.h"
+#include "base/sequence.h"
 #include "catalog/namespace.h"
+#include "catalog/pg_index.h"
 #include "catalog/pg_proc.h"
 #include "commands/extension.h"
-#include "commands/sequence.h"
 #include "miscadmin.h"
 #include "registry/registry.h"
 #include "registry/rows.h"
@@ -94,7 +95,7 @@ cqrs_registry_capture_function(void)
 int32
 cqrs_registry_next_id(void)
 {
-	return (int32) nextval_internal(relation_of("registry_id"), false);
+	return (int32) cqrs_sequence_next(relation_of("registry_id"));
 }
 
 /*
@@ -137,22 +138,47 @@ cqrs_version_lock(int32 version, bool nowait)
 }
 
 /*
- * read_segment makes a CqrsSegment; its one index is the btree on xid.
+ * index_on_xid finds a segment's btree on xid; while it is being built anew there are two, of which one is valid.
+ */
+static Oid
+index_on_xid(Relation rel)
+{
+	Oid			found = InvalidOid;
+	ListCell   *cell;
+
+	foreach(cell, RelationGetIndexList(rel))
+	{
+		HeapTuple	tuple = SearchSysCache1(INDEXRELID, ObjectIdGetDatum(lfirst_oid(cell)));
+		Form_pg_index index;
+
+		if (!HeapTupleIsValid(tuple))
+			continue;
+		index = (Form_pg_index) GETSTRUCT(tuple);
+		if (index->indisvalid && index->indkey.values[0] == get_attnum(rel->rd_id, "xid"))
+			found = lfirst_oid(cell);
+		ReleaseSysCache(tuple);
+	}
+	if (!OidIsValid(found))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("outbox segment \"%s\" has no valid index on its column \"xid\"", RelationGetRelationName(rel)),
+				 errhint("Reindex the table.")));
+	return found;
+}
+
+/*
+ * read_segment makes a CqrsSegment.
  */
 static void *
 read_segment(const Datum *values, const bool *nulls)
 {
 	CqrsSegment *segment = palloc(sizeof(CqrsSegment));
 	Relation	rel;
-	List	   *indexes;
 
 	segment->number = DatumGetInt32(values[0]);
 	segment->relation = DatumGetObjectId(values[1]);
 	rel = table_open(segment->relation, AccessShareLock);
-	indexes = RelationGetIndexList(rel);
-	if (list_length(indexes) != 1)
-		elog(ERROR, "outbox segment %d has %d indexes instead of one", segment->number, list_length(indexes));
-	segment->index = linitial_oid(indexes);
+	segment->index = index_on_xid(rel);
 	table_close(rel, AccessShareLock);
 	return segment;
 }
@@ -182,7 +208,7 @@ cqrs_history_insert(int32 projection, Oid view, int32 version_number, const char
 	NameData	actor;
 
 	namestrcpy(&actor, GetUserNameFromId(GetSessionUserId(), false));
-	values[0] = Int64GetDatum(nextval_internal(relation_of("history_id_seq"), false));
+	values[0] = Int64GetDatum(cqrs_sequence_next(relation_of("history_id_seq")));
 	values[1] = TimestampTzGetDatum(cqrs_clock_now());
 	values[2] = NameGetDatum(&actor);
 	values[3] = Int32GetDatum(projection);
