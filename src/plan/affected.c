@@ -306,11 +306,10 @@ add_relation(Writer *writer, Index relation)
 }
 
 /*
- * sink moves the columns of the term's relation, which is the first of the statement, one query level out, and those of the other relation to
- * the front.
+ * sink moves an expression one query level down, where the relation that had the index *front is the first.
  */
 static Node *
-sink(Node *node, void *context)
+sink(Node *node, int *front)
 {
 	if (node == NULL)
 		return NULL;
@@ -318,35 +317,36 @@ sink(Node *node, void *context)
 	{
 		Var		   *var = copyObject((Var *) node);
 
-		if (var->varno == 1)
-			var->varlevelsup = 1;
-		else
+		if (var->varno == *front)
 			var->varno = var->varnosyn = 1;
+		else
+			var->varlevelsup = 1;
 		return (Node *) var;
 	}
-	return expression_tree_mutator(node, sink, context);
+	return expression_tree_mutator(node, sink, front);
 }
 
 /*
- * has_no_match makes the condition that a row of the term's relation does not match any of another relation.
+ * has_no_match makes the condition that nothing in a relation's current state matches.
  */
 static Node *
 has_no_match(const Writer *writer, const CqrsUnmatched *unmatched, int nrelations)
 {
-	Form	   *forms = palloc0(sizeof(Form) * (nrelations + 1));
+	Form	   *forms = palloc(sizeof(Form) * (nrelations + 1));
 	Writer		inner = {.program = writer->program, .term = writer->term, .forms = forms};
 	SubLink    *exists = makeNode(SubLink);
+	int			front = nrelations + 1;
 	Node	   *conditions;
 
-	inner.position = palloc0(sizeof(int) * (nrelations + 1));
-	inner.query = new_query();
-	forms[writer->term->relation] = writer->forms[writer->term->relation];
-	inner.position[writer->term->relation] = 1;
+	memcpy(forms, writer->forms, sizeof(Form) * (nrelations + 1));
 	forms[unmatched->relation] = FORM_CURRENT;
+	inner.position = palloc(sizeof(int) * (nrelations + 1));
+	memcpy(inner.position, writer->position, sizeof(int) * (nrelations + 1));
+	inner.query = new_query();
 	add_relation(&inner, unmatched->relation);
-	inner.position[unmatched->relation] = 2;
-	conditions = restate((Node *) unmatched->clauses, &inner);
-	inner.query->jointree->quals = (Node *) make_ands_explicit((List *) sink(conditions, NULL));
+	inner.position[unmatched->relation] = front;
+	conditions = sink(restate((Node *) unmatched->clauses, &inner), &front);
+	inner.query->jointree->quals = (Node *) make_ands_explicit((List *) conditions);
 	exists->subLinkType = EXISTS_SUBLINK;
 	exists->subselect = (Node *) inner.query;
 	exists->location = -1;

@@ -147,46 +147,53 @@ bring_near(CqrsTerm *term, List *conjuncts)
 }
 
 /*
- * add_unmatched notes that rows of the term's relation count only if 'there', absent, has no match for them.
+ * add_unmatched notes that rows count only where 'there', an absent relation, has no match for those on the side 'here' of an outer join.
  *
- * That can be told where the condition of the join is about the two of them alone.  It is looked up in the current state: where the match came in this
- * window, the change of the relation that it came to finds the key.
+ * That can be told where the relations that the join's condition is about are sure to be present, so that nothing but a missing match explains the
+ * absence.  It is looked up in the current state: where the match came in this window, the change of the relation that it came to finds the key.
  */
 static void
-add_unmatched(CqrsTerm *term, const CqrsJoin *join, const CqrsJoin *here, const CqrsJoin *there, Relids absent)
+add_unmatched(CqrsTerm *term, const CqrsJoin *join, const CqrsJoin *here, const CqrsJoin *there, Relids implied)
 {
 	CqrsUnmatched *unmatched = palloc0(sizeof(CqrsUnmatched));
-	Relids		both = bms_add_member(bms_make_singleton(term->relation), there->leaf);
 	ListCell   *cell;
 
-	if (!bms_is_member(there->leaf, absent) || !bms_is_member(term->relation, here->relations))
-		return;
 	unmatched->relation = there->leaf;
 	foreach(cell, join->conjuncts)
 	{
 		CqrsConjunct *conjunct = lfirst(cell);
 
-		if (!bms_is_subset(conjunct->relations, both) || cqrs_join_whole_row(conjunct->clause))
+		if (cqrs_join_whole_row(conjunct->clause))
 			return;
 		unmatched->clauses = lappend(unmatched->clauses, conjunct->clause);
+		unmatched->others = bms_add_members(unmatched->others, conjunct->relations);
 	}
-	term->unmatched = lappend(term->unmatched, unmatched);
+	unmatched->others = bms_del_member(unmatched->others, there->leaf);
+	if (bms_is_subset(unmatched->others, implied) &&
+		(!bms_is_empty(unmatched->others) || bms_is_member(term->relation, here->relations)))
+		term->unmatched = lappend(term->unmatched, unmatched);
 }
 
 /*
- * find_unmatched looks through the outer joins for absent relations that the term's rows could match.
+ * find_unmatched looks through the outer joins for absent relations whose absence means that they have no match.
  */
 static void
-find_unmatched(CqrsTerm *term, const CqrsJoin *join, Relids absent)
+find_unmatched(CqrsTerm *term, const CqrsJoin *join, Relids absent, Relids implied)
 {
+	CqrsJoin   *left;
+	CqrsJoin   *right;
 	ListCell   *cell;
 
 	foreach(cell, join->children)
-		find_unmatched(term, lfirst(cell), absent);
-	if (join->type == JOIN_LEFT || join->type == JOIN_FULL)
-		add_unmatched(term, join, linitial(join->children), lsecond(join->children), absent);
-	if (join->type == JOIN_RIGHT || join->type == JOIN_FULL)
-		add_unmatched(term, join, lsecond(join->children), linitial(join->children), absent);
+		find_unmatched(term, lfirst(cell), absent, implied);
+	if (join->leaf != 0 || join->type == JOIN_INNER)
+		return;
+	left = linitial(join->children);
+	right = lsecond(join->children);
+	if (join->type != JOIN_RIGHT && bms_is_member(right->leaf, absent))
+		add_unmatched(term, join, left, right, implied);
+	if (join->type != JOIN_LEFT && bms_is_member(left->leaf, absent))
+		add_unmatched(term, join, right, left, implied);
 }
 
 /*
@@ -235,7 +242,28 @@ net_out(CqrsTerm *term, const CqrsProgram *program)
 }
 
 /*
- * link_term finds the relations and conditions that lead from the term's relation to the key; false if nothing does.
+ * find_path finds the relations that lead from the term's relation to the key, and to those whose match is looked for; false if nothing leads to the key.
+ */
+static bool
+find_path(CqrsTerm *term, List *conjuncts, bool *pairs)
+{
+	Relids		key = pull_varnos(NULL, (Node *) term->keys);
+	Relids		targets = bms_copy(key);
+	ListCell   *cell;
+
+	foreach(cell, term->unmatched)
+		targets = bms_add_members(targets, ((CqrsUnmatched *) lfirst(cell))->others);
+	if (cqrs_join_path(conjuncts, term->relation, targets, &term->path, pairs))
+		return true;
+	term->unmatched = NIL;
+	return cqrs_join_path(conjuncts, term->relation, key, &term->path, pairs);
+}
+
+/*
+ * link_term finds the relations and conditions of a term; false if nothing leads to the key.
+ *
+ * Relations of the path need not be united with old images where the nearest change to the key finds it: if the key comes from one relation and every
+ * condition is about two.  That does not hold for those that are there because of a match.
  */
 static bool
 link_term(CqrsTerm *term, const CqrsQuery *query, Relids present, bool one_relation)
@@ -246,8 +274,10 @@ link_term(CqrsTerm *term, const CqrsQuery *query, Relids present, bool one_relat
 
 	(void) cqrs_join_reduce(query->join, bms_add_member(bms_copy(present), term->relation), &conjuncts);
 	bring_near(term, conjuncts);
-	if (!cqrs_join_path(conjuncts, term->relation, pull_varnos(NULL, (Node *) term->keys), &term->path, &pairs))
+	if (!find_path(term, conjuncts, &pairs))
 		return false;
+	if (term->constant && term->unmatched == NIL)
+		return true;
 	foreach(cell, conjuncts)
 	{
 		CqrsConjunct *conjunct = lfirst(cell);
@@ -256,7 +286,7 @@ link_term(CqrsTerm *term, const CqrsQuery *query, Relids present, bool one_relat
 			term->clauses = lappend(term->clauses, conjunct->clause);
 	}
 	term->path = bms_del_member(term->path, term->relation);
-	term->united = !(pairs && one_relation);
+	term->united = !(pairs && one_relation && term->unmatched == NIL);
 	return true;
 }
 
@@ -280,12 +310,12 @@ make_term(const CqrsProgram *program, Index relation, Relids absent, CqrsTerm **
 	*result = term;
 	term->relation = relation;
 	term->keys = (List *) null_extend((Node *) query->flat_keys, absent);
+	term->constant = bms_is_empty(present);
 	if (bms_is_member(relation, absent))
 		net_out(term, program);
 	else if (bms_is_member(relation, implied))
-		find_unmatched(term, query->join, absent);
-	term->constant = bms_is_empty(present);
-	return term->constant || link_term(term, query, present, bms_membership(all) == BMS_SINGLETON);
+		find_unmatched(term, query->join, absent, implied);
+	return link_term(term, query, present, bms_membership(all) == BMS_SINGLETON);
 }
 
 /*

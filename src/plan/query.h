@@ -33,10 +33,11 @@ typedef struct CqrsJoin
 	Relids		relations;		/* all below */
 } CqrsJoin;
 
-/* A relation that a row must not match for a null-extended row to be there, and the whole condition of the join between them. */
+/* A relation that others must not match for a null-extended row to be there, and the whole condition of the join between them. */
 typedef struct CqrsUnmatched
 {
 	Index		relation;
+	Relids		others;
 	List	   *clauses;		/* of Node * */
 } CqrsUnmatched;
 
@@ -50,7 +51,7 @@ typedef struct CqrsTerm
 	List	   *clauses;		/* of Node * */
 	List	   *keys;			/* of Node *, an expression for each key column, with nulls for what is null-extended */
 	bool		united;			/* relations on the path stand for their current state united with old images */
-	List	   *unmatched;		/* of CqrsUnmatched *: rows of the delta that match these now do not count */
+	List	   *unmatched;		/* of CqrsUnmatched *: rows that match these now do not count */
 	bool		netted;			/* only the columns of 'net' count, and only where what they hold has come or gone */
 	Bitmapset  *net;
 	bool		constant;		/* the key does not depend on any row */

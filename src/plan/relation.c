@@ -67,7 +67,7 @@ static const Refusal catalog = {
 	.hint = "Compute what you need of them in a view above the projection.",
 };
 static const Refusal ours = {
-	.what = "relation of the extension cqrs",
+	.what = "relation of the extension",
 	.why = "What the extension keeps for itself is not captured.",
 	.hint = "Read it in a view above the projection.",
 };

@@ -79,8 +79,10 @@ sub condition
 sub filter
 {
 	my ($query, @relations) = @_;
-	my $x = column($query, pick(@relations));
+	my $relation = pick(@relations);
+	my $x = column($query, $relation);
 
+	return column($query, $relation, 'n') . q{::text = '1.00'} if chance(0.15);
 	return pick("$x = " . int(rand(3)), "$x > 0", "$x IN (0, 2)", "coalesce($x, 1) = 1", "$x IS NULL", "$x IS NOT NULL", "$x IS DISTINCT FROM 1");
 }
 
@@ -145,7 +147,7 @@ sub key_expression
 
 	return $x if chance(0.65);
 	return pick("coalesce($x, $y)", "$x + 1", "$x % 2", "$x + $y", column($query, pick(@relations), 'n'), "$x IS NULL",
-		"lower($x\::text)", "CASE WHEN $x = 1 THEN $y END");
+		"lower($x\::text)", column($query, pick(@relations), 'n') . '::text', "CASE WHEN $x = 1 THEN $y END");
 }
 
 # A grouped query whose aggregates show every row of a group.
