@@ -139,6 +139,20 @@ cqrs_locks_try(List *relids, LOCKMODE mode, int wait_ms, Oid *blocked_on)
 }
 
 /*
+ * cqrs_locks_pause waits a moment between tries; false if there is no time for another.
+ */
+bool
+cqrs_locks_pause(TimestampTz deadline)
+{
+	if (cqrs_clock_until(deadline) <= 0)
+		return false;
+	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, TRY_PAUSE_MS, PG_WAIT_LOCK);
+	ResetLatch(MyLatch);
+	CHECK_FOR_INTERRUPTS();
+	return true;
+}
+
+/*
  * cqrs_locks_take tries until all of 'relids' are locked, up to 'timeout_ms' (the caller passes cqrs.lock_timeout).
  *
  * Errors: 55P03, naming the relation and who holds it.
@@ -150,17 +164,13 @@ cqrs_locks_take(List *relids, LOCKMODE mode, int timeout_ms)
 	Oid			blocked_on = InvalidOid;
 
 	while (!cqrs_locks_try(relids, mode, TRY_WAIT_MS, &blocked_on))
-	{
-		if (cqrs_clock_until(deadline) <= 0)
+		if (!cqrs_locks_pause(deadline))
 			ereport(ERROR,
 					(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
 					 errmsg("could not lock \"%s\" within cqrs.lock_timeout", cqrs_name_shown(blocked_on)),
 					 errdetail("It is held by %s.", cqrs_locks_holders(blocked_on, mode)),
 					 errhint("Wait for these transactions to end, or end them, and try again.")));
-		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, TRY_PAUSE_MS, PG_WAIT_LOCK);
-		ResetLatch(MyLatch);
-		CHECK_FOR_INTERRUPTS();
-	}
+
 }
 
 /*

@@ -7,6 +7,7 @@
 
 #include "postgres.h"
 
+#include "datatype/timestamp.h"
 #include "nodes/pg_list.h"
 #include "storage/lockdefs.h"
 
@@ -16,6 +17,9 @@
  * the relation and who holds it.  A relation that is gone is an error 42P01.  Locks are held to the end of the transaction.
  */
 extern void cqrs_locks_take(List *relids, LOCKMODE mode, int timeout_ms);
+
+/* Between tries at any lock: a pause with nothing held, in which interrupts are served.  False, at once, if the deadline is past. */
+extern bool cqrs_locks_pause(TimestampTz deadline);
 
 /* One try without waiting longer than 'wait_ms' a lock: true if all are held, else none is. */
 extern bool cqrs_locks_try(List *relids, LOCKMODE mode, int wait_ms, Oid *blocked_on);

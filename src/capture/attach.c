@@ -11,7 +11,9 @@
 #include "access/htup_details.h"
 #include "access/table.h"
 #include "access/xact.h"
+#include "base/clock.h"
 #include "base/locks.h"
+#include "base/names.h"
 #include "base/spi.h"
 #include "capture/parts.h"
 #include "catalog/dependency.h"
@@ -20,14 +22,13 @@
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "nodes/parsenodes.h"
-#include "parser/parse_func.h"
 #include "registry/registry.h"
 #include "settings/settings.h"
 #include "storage/lmgr.h"
-#include "storage/lock.h"
 #include "utils/builtins.h"
 #include "utils/rel.h"
 #include "utils/syscache.h"
+#include "utils/timestamp.h"
 
 #define TIDY_WAIT_MS	50		/* for the lock that dropping a trigger takes */
 
@@ -169,6 +170,23 @@ not_attached(List *ids)
 }
 
 /*
+ * lock_source takes a source's own lock, in tries: whoever has created a projection and not committed holds it, and a worker has others to attend to.
+ */
+static void
+lock_source(const CqrsSource *source)
+{
+	TimestampTz deadline = TimestampTzPlusMilliseconds(cqrs_clock_now(), cqrs_setting_lock_timeout);
+
+	while (!cqrs_source_lock(source->relation, true))
+		if (!cqrs_locks_pause(deadline))
+			ereport(ERROR,
+					(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+					 errmsg("could not attach source \"%s\" within cqrs.lock_timeout", cqrs_name_shown(source->relation)),
+					 errdetail("Another transaction that is still open has registered, attached or released it."),
+					 errhint("Wait for that transaction to end.")));
+}
+
+/*
  * cqrs_capture_attach has the sources captured from now on; true if that took a change.
  *
  * A source that looks attached is: only one that no version reads is ever released, under its lock, and whoever registers another version for it
@@ -190,7 +208,7 @@ cqrs_capture_attach(List *ids)
 	{
 		CqrsSource *source = lfirst(cell);
 
-		cqrs_source_lock(source->relation);
+		lock_source(source);
 		relations = lappend_oid(relations, source->relation);
 	}
 	cqrs_locks_take(relations, ShareRowExclusiveLock, cqrs_setting_lock_timeout);
@@ -226,10 +244,8 @@ static CqrsSource *
 lock_unwanted(const CqrsSource *seen)
 {
 	CqrsSource *source;
-	LOCKTAG		tag;
 
-	SET_LOCKTAG_OBJECT(tag, MyDatabaseId, cqrs_registry_relation(CQRS_CAT_SOURCE), seen->relation, 0);
-	if (is_wanted(seen) || LockAcquire(&tag, ExclusiveLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
+	if (is_wanted(seen) || !cqrs_source_lock(seen->relation, true))
 		return NULL;
 	source = cqrs_source_of_relation(seen->relation);
 	return source == NULL || is_wanted(source) ? NULL : source;

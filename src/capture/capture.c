@@ -103,7 +103,7 @@ cqrs_uncapture(PG_FUNCTION_ARGS)
 	CqrsSource *source;
 
 	check_right(relation);
-	cqrs_source_lock(relation);
+	(void) cqrs_source_lock(relation, false);
 	source = cqrs_source_of_relation(relation);
 	if (source == NULL || !source->captured)
 		ereport(ERROR,

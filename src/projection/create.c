@@ -277,13 +277,28 @@ check_trigger_right(Oid relation)
 }
 
 /*
+ * compare_relations orders a program's sources by their tables.
+ */
+static int
+compare_relations(const void *left, const void *right)
+{
+	Oid			l = ((const CqrsProgramSource *) left)->relation;
+	Oid			r = ((const CqrsProgramSource *) right)->relation;
+
+	return l < r ? -1 : l > r;
+}
+
+/*
  * register_sources records what the version reads.  Nothing is captured yet: whoever fills attaches first.
+ *
+ * In the order of the tables: registering takes a lock on each, and two sessions must not wait for one another.
  */
 static void
 register_sources(const CqrsVersion *version)
 {
 	CqrsProgram *program = cqrs_plan_derive(version->definition, version->table, version->key, version->nkeys);
 
+	qsort(program->sources, program->nsources, sizeof(CqrsProgramSource), compare_relations);
 	for (int i = 0; i < program->nsources; i++)
 	{
 		CqrsVersionSource row = {.version = version->id, .columns = program->sources[i].columns};

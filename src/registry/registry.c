@@ -120,12 +120,12 @@ cqrs_projection_lock(int32 projection)
 }
 
 /*
- * cqrs_source_lock waits for the right to register a relation as a source, or to let go of it.
+ * cqrs_source_lock takes the right to register a relation as a source, or to let go of it.
  */
-void
-cqrs_source_lock(Oid relation)
+bool
+cqrs_source_lock(Oid relation, bool nowait)
 {
-	(void) lock_object(CQRS_CAT_SOURCE, relation, false);
+	return lock_object(CQRS_CAT_SOURCE, relation, nowait);
 }
 
 /*

@@ -144,8 +144,8 @@ extern void cqrs_projection_lock(int32 projection);
 /* A version, by whoever fills or applies or drops it; exclusive.  With nowait false if another process holds it. */
 extern bool cqrs_version_lock(int32 version, bool nowait);
 
-/* A relation's being a source, by whoever registers, attaches or releases it; exclusive. */
-extern void cqrs_source_lock(Oid relation);
+/* A relation's being a source, by whoever registers, attaches or releases it; exclusive.  With nowait false if another process holds it. */
+extern bool cqrs_source_lock(Oid relation, bool nowait);
 
 /* ---- projections ---- */
 extern CqrsProjection *cqrs_projection_get(int32 id, bool missing_ok);

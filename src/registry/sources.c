@@ -126,7 +126,7 @@ cqrs_source_insert(Oid relation)
 	Datum		values[COL_COUNT];
 	bool		nulls[COL_COUNT];
 
-	cqrs_source_lock(relation);
+	(void) cqrs_source_lock(relation, false);
 	source = cqrs_source_of_relation(relation);
 	if (source != NULL)
 		return source;
