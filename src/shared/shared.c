@@ -17,6 +17,7 @@
 #include "storage/ipc.h"
 #include "storage/latch.h"
 #include "storage/shmem.h"
+#include "utils/resowner.h"
 #include "utils/timestamp.h"
 
 #define TRANCHE			"cqrs"
@@ -37,6 +38,7 @@ CqrsSlot   *cqrs_shared_slot = NULL;
 static shmem_request_hook_type previous_request_hook = NULL;
 static shmem_startup_hook_type previous_startup_hook = NULL;
 static int	at_commit = 0;
+static bool committed = false;
 static Oid	restart_database = InvalidOid;
 
 /*
@@ -258,21 +260,37 @@ after_commit(int flags)
 }
 
 /*
- * end_of_transaction runs or forgets what was asked for at commit.
+ * end_of_transaction notes how the transaction ended.
  *
  * A prepared transaction's requests are lost here; whoever watches COMMIT PREPARED makes up for them.
  */
 static void
 end_of_transaction(XactEvent event, void *arg)
 {
+	if (event == XACT_EVENT_COMMIT)
+		committed = true;
+	else if (event == XACT_EVENT_ABORT || event == XACT_EVENT_PREPARE)
+		at_commit = 0;
+}
+
+/*
+ * after_locks does what was asked for at commit, once others have been told what changed in the catalogs and can have our locks.
+ *
+ * The commit itself is too early: whom we wake then could look at what it remembers of a table that we have altered, and go to sleep again.  Called for
+ * every resource owner of the transaction; the first call finds all.
+ */
+static void
+after_locks(ResourceReleasePhase phase, bool is_commit, bool is_top_level, void *arg)
+{
 	int			flags = at_commit;
 
-	if (event != XACT_EVENT_COMMIT && event != XACT_EVENT_ABORT && event != XACT_EVENT_PREPARE)
+	if (phase != RESOURCE_RELEASE_AFTER_LOCKS || !is_top_level)
 		return;
 	at_commit = 0;
 	cqrs_shared_release();
-	if (event == XACT_EVENT_COMMIT && flags != 0)
+	if (committed && flags != 0)
 		after_commit(flags);
+	committed = false;
 }
 
 /*
@@ -286,7 +304,10 @@ ask_at_commit(int flag)
 	if (cqrs_shared_state == NULL)
 		return;
 	if (!registered)
+	{
 		RegisterXactCallback(end_of_transaction, NULL);
+		RegisterResourceReleaseCallback(after_locks, NULL);
+	}
 	registered = true;
 	at_commit |= flag;
 }
