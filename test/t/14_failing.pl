@@ -99,6 +99,34 @@ ok(defined until_true($node, q{SELECT error LIKE '%division by zero%' FROM cqrs.
 $node->safe_psql('postgres', 'UPDATE sale SET pieces = 1 WHERE id = 3');
 is($node->safe_psql('postgres', q{SELECT cqrs.wait_until_serving('later', '10 s')}), 't', 'and is tried again by itself');
 
+# A source becomes what could not have been one: its query would yield rows that nobody captures, or a crash would empty it without a trigger.
+foreach my $change (
+	[ 'gets a child', q{CREATE TABLE offspring () INHERITS (kin); INSERT INTO offspring VALUES (10, 10)}, q{ALTER TABLE offspring NO INHERIT kin} ],
+	[ 'is made unlogged', 'ALTER TABLE kin SET UNLOGGED', 'ALTER TABLE kin SET LOGGED' ])
+{
+	my ($what, $bad, $back) = @$change;
+
+	$node->safe_psql('postgres', q{CREATE TABLE kin (id integer PRIMARY KEY, value integer); INSERT INTO kin VALUES (1, 1); SELECT cqrs.create_projection('kin_page', 'SELECT id, value FROM kin')});
+	ok(caught_up($node, 'kin_page'), 'a projection of an ordinary table');
+	$node->safe_psql('postgres', "$bad; INSERT INTO kin VALUES (2, 2)");
+	ok(defined until_true($node, q{SELECT status = 'failing' FROM cqrs.versions WHERE projection = 'kin_page'::regclass}), "a source that $what: the projection fails");
+	is($node->safe_psql('postgres', 'SELECT string_agg(id::text, $$ $$) FROM kin_page'), '1', 'and stays as it was');
+	$node->safe_psql('postgres', $back);
+	ok(caught_up($node, 'kin_page'), 'it heals');
+	is_equal($node, 'kin_page', 'SELECT id, value FROM kin', 'and is right');
+	$node->safe_psql('postgres', q{SELECT cqrs.drop_projection('kin_page'); DROP TABLE IF EXISTS offspring, kin});
+}
+
+# A view that it reads through is replaced by one over another table.
+$node->safe_psql('postgres', q{CREATE TABLE one (id integer PRIMARY KEY); CREATE TABLE two (id integer PRIMARY KEY); INSERT INTO one VALUES (1); INSERT INTO two VALUES (2);
+	CREATE VIEW through AS SELECT id FROM one; SELECT cqrs.create_projection('viewed', 'SELECT id FROM through')});
+ok(caught_up($node, 'viewed'), 'a projection through a view');
+$node->safe_psql('postgres', q{CREATE OR REPLACE VIEW through AS SELECT id FROM two; INSERT INTO one VALUES (3); INSERT INTO two VALUES (4)});
+ok(defined until_true($node, q{SELECT status IN ('failing', 'halted') FROM cqrs.versions WHERE projection = 'viewed'::regclass}), 'a view that reads another table now fails it');
+$node->safe_psql('postgres', q{CREATE OR REPLACE VIEW through AS SELECT id FROM one WHERE id > 1; SELECT cqrs.resume('viewed')});
+ok(caught_up($node, 'viewed'), 'one that reads the same heals it');
+is_equal($node, 'viewed', 'SELECT id FROM one WHERE id > 1', 'and is right, though no row was written');
+
 # Sources swap names under it.
 $node->safe_psql('postgres', q{
 	CREATE TABLE sale_new (LIKE sale INCLUDING ALL);

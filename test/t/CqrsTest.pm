@@ -58,14 +58,14 @@ sub is_equal
 	return is("$found difference(s) [$verified]", '0 difference(s) []', $what);
 }
 
-# Waits until the view shows all that is committed now; false if it does not within a minute.
+# Waits until the view shows all that is committed now; false if it does not within 20 seconds.
 sub caught_up
 {
 	my ($node, $view, $database) = @_;
 
 	return $node->safe_psql($database // 'postgres', qq{
 		SELECT cqrs.token() AS token \\gset
-		SELECT cqrs.wait_for('$view', :'token', '1 min');}) eq 't';
+		SELECT cqrs.wait_for('$view', :'token', '20 s');}) eq 't';
 }
 
 # Asks until the query answers t, for at most that many seconds; returns after how many, or undef.
