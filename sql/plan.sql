@@ -368,6 +368,36 @@ SELECT amount, n FROM by_amount ORDER BY 1;
 :check
 SELECT amount, n FROM by_amount ORDER BY 1;
 
+-- Keys of many types, among them those whose equality is another's, is in another schema, or takes different values for equal; from a nullable side.
+CREATE DOMAIN positive AS integer NOT NULL CHECK (VALUE > 0);
+CREATE TYPE mood AS ENUM ('sad', 'glad');
+CREATE TYPE pair AS (x integer, y text);
+CREATE COLLATION any_case (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
+CREATE TABLE typed (id integer, d positive, m mood, p pair, t text COLLATE any_case, v varchar(4), c char(4), l integer[], j jsonb, r int4range,
+    z timestamptz, f float8);
+CREATE TABLE other (id integer, t text COLLATE any_case, v varchar(9));
+SELECT format('CALL follow(%L, %L, %L)', 'by_' || c, '{k}',
+    format('SELECT y.%I AS k, count(*) AS n, count(y.id) AS m FROM other x LEFT JOIN typed y ON x.t = y.t AND x.v = y.v GROUP BY 1', c))
+  FROM unnest('{d, m, p, t, v, c, l, j, r, z, f}'::text[]) AS c \gexec
+CALL follow('by_all', '{k, l, m}', 'SELECT x.t AS k, y.v AS l, y.d AS m, count(*) AS n FROM other x FULL JOIN typed y ON x.t = y.t GROUP BY 1, 2, 3');
+INSERT INTO typed VALUES (1, 1, 'sad', '(1,a)', 'one', 'v', 'c', '{1}', '{"a": 1}', '[1,3)', '2026-01-01', 'NaN'),
+    (2, 1, NULL, '(,)', 'ONE', 'v', 'c ', '{}', '{"a": 1.0}', '[1,2]', '2026-01-01 00:00+00', '-0'),
+    (3, 2, 'glad', NULL, 'two', 'w', NULL, NULL, NULL, 'empty', 'infinity', '0');
+INSERT INTO other VALUES (1, 'One', 'v'), (2, 'two', 'w'), (3, 'three', 'x'), (4, NULL, NULL);
+:fill
+UPDATE other SET t = upper(t), id = id + 1;
+UPDATE typed SET d = d + 1, m = 'glad', p = '(2,)', v = upper(v), l = l || 1, j = '[]', r = '[0,9]', z = '-infinity', f = 1 WHERE id < 3;
+:check
+DELETE FROM typed WHERE id = 3;
+UPDATE typed SET t = 'three', v = 'x', m = NULL, p = NULL, f = '-0' WHERE id = 1;
+DELETE FROM other WHERE t = 'ONE';
+:check
+DELETE FROM typed;
+:check
+INSERT INTO typed SELECT 1, 1, 'sad', '(1,a)', o.t, o.v, 'c', '{1}', '{"a": 1}', '[1,3)', '2026-01-01', 'NaN' FROM other AS o;
+DELETE FROM other WHERE t = 'TWO';
+:check
+
 -- Rows that come out as they were are not written again.
 CREATE TABLE kept (k integer PRIMARY KEY, v integer);
 INSERT INTO kept SELECT i, i % 3 FROM generate_series(1, 9) i;

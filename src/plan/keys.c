@@ -58,18 +58,21 @@ cqrs_keys_obstacle(const CqrsProgram *program)
 /* ---- deriving: from the query to terms ---- */
 
 /*
- * null_extend replaces the columns of absent relations by nulls.
+ * null_extend replaces the columns of absent relations by nulls, of base types: a domain may refuse a null that it does not refuse an outer join.
  */
 static Node *
 null_extend(Node *node, Relids absent)
 {
-	Var		   *var = (Var *) node;
-
 	if (node == NULL)
 		return NULL;
-	if (IsA(node, Var))
-		return bms_is_member(var->varno, absent) ?
-			(Node *) makeNullConst(var->vartype, var->vartypmod, var->varcollid) : copyObject(node);
+	if (IsA(node, Var) && bms_is_member(((Var *) node)->varno, absent))
+	{
+		Var		   *var = (Var *) node;
+		int32		typmod = var->vartypmod;
+		Oid			type = getBaseTypeAndTypmod(var->vartype, &typmod);
+
+		return (Node *) makeNullConst(type, typmod, var->varcollid);
+	}
 	return expression_tree_mutator(node, null_extend, absent);
 }
 
