@@ -19,6 +19,7 @@
 #include "utils/fmgroids.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
+#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 #include "utils/xid8.h"
 
@@ -100,6 +101,9 @@ next_lookup(CqrsOutboxScan *scan)
 
 /*
  * open_segment opens the next segment; false after the last.
+ *
+ * The scan returns all rows, and visibility is asked of each: under an MVCC snapshot a SERIALIZABLE transaction would take predicate locks, and two
+ * that ask how fresh a read model is and then write would fail for nothing.
  */
 static bool
 open_segment(CqrsOutboxScan *scan)
@@ -114,7 +118,7 @@ open_segment(CqrsOutboxScan *scan)
 	scan->segments = list_delete_first(scan->segments);
 	scan->heap = table_open(segment->relation, AccessShareLock);
 	scan->index = index_open(segment->index, AccessShareLock);
-	scan->scan = index_beginscan(scan->heap, scan->index, scan->snapshot, 2, 0);
+	scan->scan = index_beginscan(scan->heap, scan->index, SnapshotAny, 2, 0);
 	scan->slot = table_slot_create(scan->heap, NULL);
 	scan->probe = 0;
 	MemoryContextSwitchTo(caller);
@@ -199,7 +203,7 @@ cqrs_outbox_scan_next(CqrsOutboxScan *scan)
 		if (scan->heap == NULL && !(open_segment(scan) && next_lookup(scan)))
 			return NULL;
 		while (index_getnext_slot(scan->scan, ForwardScanDirection, scan->slot))
-			if (in_window(scan))
+			if (in_window(scan) && table_tuple_satisfies_snapshot(scan->heap, scan->slot, scan->snapshot))
 				return read_chunk(scan);
 		if (!next_lookup(scan))
 			close_segment(scan);

@@ -193,7 +193,10 @@ cqrs_plan_derive(Oid definition, Oid table, const AttrNumber *key, int nkeys)
 
 	cqrs_query_collect(program, tree);
 	for (int i = 0; i < program->nsources; i++)
+	{
+		cqrs_relation_recheck(program->sources[i].relation);
 		shape_delta(&program->sources[i]);
+	}
 	shape_affected(program);
 	prove_key(program, tree);
 	choose_strategy(program, tree);

@@ -157,6 +157,9 @@ extern Query *cqrs_parse_analyze(const char *text, RawStmt **raw);
 /* Refuses a relation that cannot be a source.  'owner' is who reads it; 'place' where its name stands in the check's text, 'through' a view or invalid. */
 extern void cqrs_relation_check(const CqrsCheck *check, Oid relation, Oid owner, int place, Oid through);
 
+/* The same for a source of a projection that exists, when its program is derived. */
+extern void cqrs_relation_recheck(Oid relation);
+
 /* ---- functions.c ---- */
 
 /* What a function of the server that is not immutable answers from besides its arguments and settings, in words; NULL if nothing. */

@@ -190,3 +190,26 @@ cqrs_relation_check(const CqrsCheck *check, Oid relation, Oid owner, int place, 
 			 errhint("%s", refusal->hint),
 			 cqrs_check_position(check, place)));
 }
+
+/*
+ * cqrs_relation_recheck refuses a source that was fit when the projection was created and has changed its kind since.
+ *
+ * The version fails meanwhile, exact at its old checkpoint, and heals when the change is taken back.
+ */
+void
+cqrs_relation_recheck(Oid relation)
+{
+	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relation));
+	const Refusal *refusal;
+
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for relation %u", relation);
+	refusal = refusal_of_kind(relation, (Form_pg_class) GETSTRUCT(tuple));
+	ReleaseSysCache(tuple);
+	if (refusal != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("a projection cannot read %s %s", refusal->what, cqrs_name_shown(relation)),
+				 errdetail("%s It was another kind of relation when the projection was created.", refusal->why),
+				 errhint("Take the change back, or drop the projection.")));
+}

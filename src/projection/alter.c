@@ -93,6 +93,8 @@ cqrs_pause(PG_FUNCTION_ARGS)
 
 /*
  * restart_version has a version that failed or halted tried again at once.
+ *
+ * One that had halted evaluates all anew: nobody looked after its sources meanwhile.
  */
 static void
 restart_version(int32 id)
@@ -103,7 +105,7 @@ restart_version(int32 id)
 	version = cqrs_version_get(id, true);
 	if (version == NULL || (version->status != CQRS_STATUS_FAILING && version->status != CQRS_STATUS_HALTED))
 		return;
-	version->status = CQRS_STATUS_RUNNING;
+	version->status = version->status == CQRS_STATUS_HALTED ? CQRS_STATUS_STALE : CQRS_STATUS_RUNNING;
 	version->error = NULL;
 	version->retry_at = 0;
 	version->attempts = 0;
@@ -173,8 +175,8 @@ drop_objects(Oid view, List *versions, bool cascade)
 /*
  * cqrs.drop_projection(projection regclass, cascade boolean DEFAULT false) RETURNS void
  *
- * Drops the projection with its serving view, versions and their tables, and stops capturing what nothing else reads.  Waits for
- * the batch or fill that is being applied to it.
+ * Drops the projection with its serving view, versions and their tables, and stops capturing what nothing else reads.  A fill
+ * or batch that the worker is at is cancelled; one of another session's drain is waited for.
  *
  * Errors: 42809 not a projection, 42501 not its owner, 2BP01 other objects depend on it (without cascade).
  */
@@ -187,7 +189,10 @@ cqrs_drop_projection(PG_FUNCTION_ARGS)
 	ListCell   *cell;
 
 	foreach(cell, versions)
+	{
+		cqrs_shared_interrupt_worker(((CqrsVersion *) lfirst(cell))->id);
 		(void) cqrs_version_lock(((CqrsVersion *) lfirst(cell))->id, false);
+	}
 	LockRelationOid(view, AccessExclusiveLock);
 	cqrs_history_insert(projection->id, view, 0, "dropped", NULL, NULL, NULL);
 	foreach(cell, versions)

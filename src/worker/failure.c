@@ -71,7 +71,8 @@ hopeless(const CqrsVersion *version, const CqrsTask *task)
 /*
  * fail writes a failure into a version's struct.
  *
- * A stale version stays stale, so that its next batch is a full one when it succeeds; the error and the time of the next try tell that it fails.
+ * A stale version stays stale, so that its next batch is a full one when it succeeds; the error and the time of the next try tell that it fails.  So
+ * does one whose source has become a kind of relation that cannot be captured: what happened to it meanwhile is in no window.
  */
 static void
 fail(CqrsVersion *version, const CqrsTask *task)
@@ -84,7 +85,9 @@ fail(CqrsVersion *version, const CqrsTask *task)
 		version->retry_at = 0;
 		return;
 	}
-	if (version->status != CQRS_STATUS_STALE)
+	if (task->failure->sqlerrcode == ERRCODE_FEATURE_NOT_SUPPORTED)
+		version->status = CQRS_STATUS_STALE;
+	else if (version->status != CQRS_STATUS_STALE)
 		version->status = CQRS_STATUS_FAILING;
 	version->retry_at = cqrs_clock_backoff(version->attempts, cqrs_setting_retry_initial, cqrs_setting_retry_max);
 }
