@@ -1,4 +1,4 @@
-# Random queries of one level over random tables, random changes, and the plain query as the judge: one_level.pl [SECONDS [SEED]], or the same from the
+# Random queries of one level over random tables, random changes, and the plain query as the judge: one_level.pl [SECONDS [SEED]], or SECONDS and SEED in the
 # environment.
 #
 # A round makes small tables full of nulls and equal values, read models of joins of every kind over them (outer, full, cross, self-joins, conditions over
@@ -20,7 +20,7 @@ use constant {
 	CUT_SECONDS => 60
 };
 
-my $seconds = $ARGV[0] // $ENV{SECONDS_TO_RUN} // 30;
+my $seconds = $ARGV[0] // $ENV{SECONDS} // 30;
 my $seed = $ARGV[1] // $ENV{SEED} // int(rand(1_000_000_000));
 my @columns = qw(id a b n);
 my %seen = (rounds => 0, queries => 0, windows => 0, keys => 0, full => 0);
