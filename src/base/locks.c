@@ -170,7 +170,6 @@ cqrs_locks_take(List *relids, LOCKMODE mode, int timeout_ms)
 					 errmsg("could not lock \"%s\" within cqrs.lock_timeout", cqrs_name_shown(blocked_on)),
 					 errdetail("It is held by %s.", cqrs_locks_holders(blocked_on, mode)),
 					 errhint("Wait for these transactions to end, or end them, and try again.")));
-
 }
 
 /*
