@@ -103,9 +103,9 @@ restart_version(int32 id)
 
 	(void) cqrs_version_lock(id, false);
 	version = cqrs_version_get(id, true);
-	if (version == NULL || (version->status != CQRS_STATUS_FAILING && version->status != CQRS_STATUS_HALTED))
+	if (version == NULL || (version->status != CQRS_STATUS_HALTED && !cqrs_version_fails(version)))
 		return;
-	version->status = version->status == CQRS_STATUS_HALTED ? CQRS_STATUS_STALE : CQRS_STATUS_RUNNING;
+	version->status = version->status == CQRS_STATUS_FAILING ? CQRS_STATUS_RUNNING : CQRS_STATUS_STALE;
 	version->error = NULL;
 	version->retry_at = 0;
 	version->attempts = 0;

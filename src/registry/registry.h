@@ -175,6 +175,9 @@ extern CqrsVersion *cqrs_version_serving(int32 projection); /* the serving one, 
 extern void cqrs_version_insert(const CqrsVersion *version);
 extern void cqrs_version_update(const CqrsVersion *version);
 extern void cqrs_version_delete(int32 id);	/* with its sources and checkpoints */
+
+/* Did its last step fail, so that it waits for the next try?  Also true of a stale one whose full evaluation failed. */
+extern bool cqrs_version_fails(const CqrsVersion *version);
 extern const char *cqrs_state_name(CqrsState state);
 extern const char *cqrs_status_name(CqrsStatus status);
 

@@ -282,6 +282,15 @@ cqrs_version_delete(int32 id)
 }
 
 /*
+ * cqrs_version_fails tells whether the version's last step failed.
+ */
+bool
+cqrs_version_fails(const CqrsVersion *version)
+{
+	return version->status == CQRS_STATUS_FAILING || (version->status == CQRS_STATUS_STALE && version->error != NULL);
+}
+
+/*
  * read_version_source makes a CqrsVersionSource of a row.
  */
 static void *

@@ -34,7 +34,7 @@ status_of(const CqrsProjection *projection, const CqrsVersion *version, bool sta
 		return cqrs_status_name(CQRS_STATUS_HALTED);
 	if (projection->paused)
 		return "paused";
-	if (version->status == CQRS_STATUS_FAILING)
+	if (cqrs_version_fails(version))
 		return cqrs_status_name(CQRS_STATUS_FAILING);
 	return cqrs_status_name(stale ? CQRS_STATUS_STALE : CQRS_STATUS_RUNNING);
 }
@@ -101,7 +101,7 @@ health_of(const CqrsProjection *projection, const CqrsVersion *version, const Cq
 		return "paused";
 	if (!RecoveryInProgress() && !cqrs_shared_worker_runs())
 		return "no worker";
-	if (version->status == CQRS_STATUS_FAILING)
+	if (cqrs_version_fails(version))
 		return "failing";
 	if (version->state == CQRS_STATE_BUILDING)
 		return "building";
