@@ -47,6 +47,8 @@ cmp_ok($rounds, '>', 3, "$rounds rounds were made");
 my $transactions = storm_finish($storm);
 cmp_ok($transactions // 0, '>', 500, 'writers were not hindered: ' . ($transactions // 'one failed') . ' transactions');
 storm_equal($node, 'after the storm');
+cmp_ok($node->safe_psql('postgres', 'SELECT max(n) FROM (SELECT count(*) AS n FROM cqrs_internal.checkpoint GROUP BY version) c'), '<', 50,
+	'checkpoints do not pile up');
 
 my $log = slurp_file($node->logfile);
 unlike($log, qr/PANIC|TRAP|was terminated by signal/, 'nothing crashed');

@@ -34,6 +34,12 @@ $node->safe_psql('postgres', qq{CREATE TABLE sale (id integer PRIMARY KEY, amoun
 ok(caught_up($node, 'page'), 'it serves');
 is(health(q{health || ' ' || pending || ' ' || lag || ' ' || within_objective}), 'idle 0 00:00:00 true', 'idle');
 
+# Nothing to do, nothing done: it sleeps until it is woken.
+my $still = q{SELECT state_change FROM pg_stat_activity WHERE pid = (SELECT pid FROM cqrs.workers WHERE role = 'worker')};
+my $since = $node->safe_psql('postgres', $still);
+sleep(1.5);
+is($node->safe_psql('postgres', $still), $since, 'an idle worker sleeps');
+
 # The worker stands still; it is there, and cannot say anything.
 my $pid = worker_pid($node);
 ok(kill('STOP', $pid), 'the worker is stopped');

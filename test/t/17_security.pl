@@ -143,15 +143,22 @@ foreach my $function (qw(climb drops))
 	$node->safe_psql('postgres', "SELECT cqrs.drop_projection('shop.$function\_page')");
 }
 
+# A function that comes to stand in front of the one that the query meant.
+$node->safe_psql('postgres', q{CREATE SCHEMA evil; GRANT USAGE ON SCHEMA evil TO PUBLIC; SET search_path = evil, pg_catalog, shop;
+	SELECT cqrs.create_projection('shop.names', 'SELECT id, upper(name) || lower(name) AS name FROM customer')});
+ok(caught_up($node, 'shop.names'), 'a projection whose path names a schema before pg_catalog');
+
 # Somebody's functions, operators and tables, named as what we use, in front of the path of whoever calls, or of the projection.
 $node->safe_psql('postgres', q{
 	CREATE TABLE public.trap (who text);
 	GRANT INSERT ON public.trap TO PUBLIC;
-	CREATE SCHEMA evil; GRANT USAGE ON SCHEMA evil TO PUBLIC;
 	CREATE FUNCTION evil.sprung() RETURNS void LANGUAGE plpgsql AS $$ BEGIN INSERT INTO public.trap VALUES (current_user); END $$;
 	CREATE FUNCTION evil.format(text, VARIADIC text[]) RETURNS text LANGUAGE plpgsql AS $$ BEGIN PERFORM evil.sprung(); RETURN 'x'; END $$;
 	CREATE FUNCTION evil.concat_ws(text, VARIADIC text[]) RETURNS text LANGUAGE plpgsql AS $$ BEGIN PERFORM evil.sprung(); RETURN 'x'; END $$;
 	CREATE FUNCTION evil.pg_has_role(oid, text) RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN PERFORM evil.sprung(); RETURN true; END $$;
+	CREATE FUNCTION evil.upper(text) RETURNS text LANGUAGE plpgsql AS $$ BEGIN PERFORM evil.sprung(); RETURN 'x'; END $$;
+	CREATE FUNCTION evil.both(text, text) RETURNS text LANGUAGE plpgsql AS $$ BEGIN PERFORM evil.sprung(); RETURN 'x'; END $$;
+	CREATE OPERATOR evil.|| (LEFTARG = text, RIGHTARG = text, FUNCTION = evil.both);
 	CREATE FUNCTION evil.count(integer) RETURNS bigint LANGUAGE plpgsql AS $$ BEGIN PERFORM evil.sprung(); RETURN 0; END $$;
 	CREATE FUNCTION evil.int_eq(integer, integer) RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN PERFORM evil.sprung(); RETURN false; END $$;
 	CREATE OPERATOR evil.= (LEFTARG = integer, RIGHTARG = integer, FUNCTION = evil.int_eq);
@@ -169,6 +176,9 @@ $node->safe_psql('postgres', "$path UPDATE shop.sale SET customer = 3 OPERATOR(p
 	SELECT 1 FROM cqrs.lag; SELECT 1 FROM cqrs.sources; SELECT 1 FROM cqrs.versions; SELECT 1 FROM cqrs.outbox; SELECT 1 FROM cqrs.history; SELECT 1 FROM cqrs.explain('shop.trapped');
 	SELECT 1 FROM cqrs.freshness('shop.trapped'); SELECT cqrs.pause('shop.trapped'); SELECT cqrs.resume('shop.trapped'); SELECT cqrs.capture('shop.secret'); SELECT cqrs.uncapture('shop.secret')");
 ok(caught_up($node, 'shop.trapped'), 'and applied to');
+$node->safe_psql('postgres', q{UPDATE shop.customer SET name = name || '!'});
+ok(caught_up($node, 'shop.names'), 'the one that was there before is applied to');
+is_equal($node, 'shop.names', 'SELECT id, upper(name) || lower(name) AS name FROM shop.customer', 'by the functions that its query meant');
 is($node->safe_psql('postgres', 'SELECT count(*) FROM trap'), 0, 'no function of theirs was called');
 is_equal($node, 'shop.trapped', 'SELECT s.customer, count(*) AS sales FROM shop.sale s GROUP BY s.customer', 'and it is right');
 
