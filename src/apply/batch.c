@@ -168,15 +168,15 @@ check_select(const CqrsProgramSource *source, Oid owner)
 }
 
 /*
- * trusts_window tells whether all that happened to the sources since the checkpoint is in the outbox.
+ * all_captured tells whether all sources are captured as they should be, now that they are locked.
  */
 static bool
-trusts_window(const CqrsVersion *version, const CqrsCheckpoint *checkpoint, const CqrsProgram *program)
+all_captured(const CqrsVersion *version)
 {
-	if (version->status == CQRS_STATUS_STALE || !checkpoint->ours)
-		return false;
-	for (int i = 0; i < program->nsources; i++)
-		if (!cqrs_source_intact(program->sources[i].relation))
+	ListCell   *cell;
+
+	foreach(cell, cqrs_version_source_list(version->id))
+		if (!cqrs_source_intact(cqrs_source_get(((CqrsVersionSource *) lfirst(cell))->source)->relation))
 			return false;
 	return true;
 }
@@ -196,7 +196,7 @@ needs_full(const CqrsProgram *program, const CqrsWindow *window)
 }
 
 /*
- * maintain brings the table from the checkpoint to the snapshot; returns the window.
+ * maintain brings the table from the checkpoint to the snapshot; returns the window.  batch->full says that the window cannot be trusted.
  */
 static CqrsWindow *
 maintain(const CqrsVersion *version, const CqrsCheckpoint *checkpoint, CqrsBatch *batch, Oid owner)
@@ -204,7 +204,6 @@ maintain(const CqrsVersion *version, const CqrsCheckpoint *checkpoint, CqrsBatch
 	CqrsProgramEntry *entry;
 	const CqrsProgram *program;
 	CqrsWindow *window;
-	bool		trusted;
 
 	PushActiveSnapshot(batch->snapshot);
 	entry = cqrs_program_entry(version);
@@ -213,10 +212,10 @@ maintain(const CqrsVersion *version, const CqrsCheckpoint *checkpoint, CqrsBatch
 		if (program->sources[i].direct)
 			check_select(&program->sources[i], owner);
 
-	trusted = trusts_window(version, checkpoint, program);
-	window = cqrs_delta_read(program, version->id, batch->snapshot, checkpoint->ours ? checkpoint->snapshot : NULL, trusted);
+	window = cqrs_delta_read(program, version->id, batch->snapshot, checkpoint->ours ? checkpoint->snapshot : NULL,
+							 !batch->full);
 	PopActiveSnapshot();
-	batch->full = !trusted || needs_full(program, window);
+	batch->full = batch->full || needs_full(program, window);
 	if (batch->full)
 		cqrs_strategy_full(entry, batch->snapshot);
 	else if (window->changes > 0)
@@ -269,15 +268,42 @@ note_success(CqrsVersion *version)
 }
 
 /*
+ * note_untrusted makes a version stale whose sources are not all captured: not only this batch is a full evaluation, but the first one, too, that finds
+ * them captured again, for what happened until then is in no window.
+ */
+static void
+note_untrusted(CqrsVersion *version)
+{
+	if (version->status == CQRS_STATUS_STALE && version->error == NULL)
+		return;
+	if (version->status != CQRS_STATUS_STALE)
+		cqrs_history_insert(version->projection, cqrs_projection_get(version->projection, false)->view, version->number,
+							"stale", cqrs_status_name(version->status), cqrs_status_name(CQRS_STATUS_STALE),
+							"a source is not captured: its triggers are disabled or missing");
+	version->status = CQRS_STATUS_STALE;
+	version->error = NULL;
+	version->retry_at = 0;
+	version->attempts = 0;
+	cqrs_version_update(version);
+}
+
+/*
  * apply_window does the batch's work once its locks are held.
+ *
+ * A checkpoint of another database beside sources without triggers is a restore that has not ended: a worker leaves it alone until it has.  What it
+ * evaluated now would miss the tables that are still to be filled, and triggers that it made would be in the way of the restore's own.
  */
 static void
 apply_window(CqrsVersion *version, CqrsBatch *batch)
 {
 	CqrsCheckpoint *checkpoint = cqrs_checkpoint_latest(version->id);
 	TimestampTz as_of = cqrs_clock_now();
+	bool		captured = all_captured(version);
 	CqrsWindow	window;
 
+	if (!captured && !checkpoint->ours && !batch->wait)
+		return;
+	batch->full = !captured || version->status == CQRS_STATUS_STALE || !checkpoint->ours;
 	batch->snapshot = cqrs_apply_snapshot();
 	window = run_window(version, checkpoint, batch);
 	batch->changes = window.changes;
@@ -288,7 +314,10 @@ apply_window(CqrsVersion *version, CqrsBatch *batch)
 							   window.position > 0 || !checkpoint->ours ? window.position : checkpoint->position, as_of);
 		cqrs_shared_announce_at_commit();
 	}
-	note_success(version);
+	if (captured)
+		note_success(version);
+	else
+		note_untrusted(version);
 }
 
 /*
