@@ -251,36 +251,17 @@ run_window(CqrsVersion *version, const CqrsCheckpoint *checkpoint, CqrsBatch *ba
 }
 
 /*
- * note_success clears what an earlier failure left in the version's row.
+ * settle writes the status that a batch leaves a version in, without an error, and what came to pass into history.
  */
 static void
-note_success(CqrsVersion *version)
+settle(CqrsVersion *version, CqrsStatus status, const char *event, const char *reason)
 {
-	if (version->status == CQRS_STATUS_RUNNING)
-		return;
-	cqrs_history_insert(version->projection, cqrs_projection_get(version->projection, false)->view, version->number,
-						"recovered", cqrs_status_name(version->status), cqrs_status_name(CQRS_STATUS_RUNNING), version->error);
-	version->status = CQRS_STATUS_RUNNING;
-	version->error = NULL;
-	version->retry_at = 0;
-	version->attempts = 0;
-	cqrs_version_update(version);
-}
-
-/*
- * note_untrusted makes a version stale whose sources are not all captured: not only this batch is a full evaluation, but the first one, too, that finds
- * them captured again, for what happened until then is in no window.
- */
-static void
-note_untrusted(CqrsVersion *version)
-{
-	if (version->status == CQRS_STATUS_STALE && version->error == NULL)
-		return;
-	if (version->status != CQRS_STATUS_STALE)
+	if (version->status != status)
 		cqrs_history_insert(version->projection, cqrs_projection_get(version->projection, false)->view, version->number,
-							"stale", cqrs_status_name(version->status), cqrs_status_name(CQRS_STATUS_STALE),
-							"a source is not captured: its triggers are disabled or missing");
-	version->status = CQRS_STATUS_STALE;
+							event, cqrs_status_name(version->status), cqrs_status_name(status), reason);
+	else if (version->error == NULL)
+		return;
+	version->status = status;
 	version->error = NULL;
 	version->retry_at = 0;
 	version->attempts = 0;
@@ -289,6 +270,9 @@ note_untrusted(CqrsVersion *version)
 
 /*
  * apply_window does the batch's work once its locks are held.
+ *
+ * Where a source is not captured the version is stale: not only this batch is a full evaluation, but the first one, too, that
+ * finds it captured again, for what happened until then is in no window.
  *
  * A checkpoint of another database beside sources without triggers is a restore that has not ended: a worker leaves it alone until it has.  What it
  * evaluated now would miss the tables that are still to be filled, and triggers that it made would be in the way of the restore's own.
@@ -315,9 +299,9 @@ apply_window(CqrsVersion *version, CqrsBatch *batch)
 		cqrs_shared_announce_at_commit();
 	}
 	if (captured)
-		note_success(version);
+		settle(version, CQRS_STATUS_RUNNING, "recovered", version->error);
 	else
-		note_untrusted(version);
+		settle(version, CQRS_STATUS_STALE, "stale", "a source is not captured: its triggers are disabled or missing");
 }
 
 /*

@@ -8,6 +8,7 @@
 
 #include "base/clock.h"
 #include "common/pg_prng.h"
+#include "utils/fmgrprotos.h"
 #include "utils/timestamp.h"
 
 /*
@@ -17,6 +18,27 @@ TimestampTz
 cqrs_clock_now(void)
 {
 	return GetCurrentTimestamp();
+}
+
+/*
+ * cqrs_clock_deadline turns a timeout into the time it ends.
+ *
+ * Errors: 22023 where it is negative, 22008 where it reaches beyond the calendar.
+ */
+TimestampTz
+cqrs_clock_deadline(const Interval *timeout)
+{
+	Interval	none = {0};
+
+	if (DatumGetBool(DirectFunctionCall2(interval_lt, IntervalPGetDatum(timeout), IntervalPGetDatum(&none))))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("timeout must not be negative"),
+				 errdetail("The timeout given is %s.",
+						   DatumGetCString(DirectFunctionCall1(interval_out, IntervalPGetDatum(timeout)))),
+				 errhint("Use '0' to ask without waiting.")));
+	return DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval, TimestampTzGetDatum(cqrs_clock_now()),
+												   IntervalPGetDatum(timeout)));
 }
 
 /*

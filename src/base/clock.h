@@ -11,6 +11,9 @@
 
 extern TimestampTz cqrs_clock_now(void);
 
+/* When a wait of 'timeout' from now ends.  Errors: 22023 where it is negative, 22008 where it reaches beyond the calendar. */
+extern TimestampTz cqrs_clock_deadline(const Interval *timeout);
+
 /* Milliseconds from now until 'deadline', 0 if past. */
 extern long cqrs_clock_until(TimestampTz deadline);
 

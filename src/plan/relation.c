@@ -148,10 +148,10 @@ refusal_of_kind(Oid relation, Form_pg_class form)
 }
 
 /*
- * refusal_of returns what is against a relation, or NULL.
+ * refusal_of_relation returns what is against a relation by the kind that it is now, or NULL.
  */
 static const Refusal *
-refusal_of(Oid relation, Oid owner)
+refusal_of_relation(Oid relation)
 {
 	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relation));
 	const Refusal *refusal;
@@ -160,6 +160,17 @@ refusal_of(Oid relation, Oid owner)
 		elog(ERROR, "cache lookup failed for relation %u", relation);
 	refusal = refusal_of_kind(relation, (Form_pg_class) GETSTRUCT(tuple));
 	ReleaseSysCache(tuple);
+	return refusal;
+}
+
+/*
+ * refusal_of returns what is against a relation as a source for an owner, or NULL.
+ */
+static const Refusal *
+refusal_of(Oid relation, Oid owner)
+{
+	const Refusal *refusal = refusal_of_relation(relation);
+
 	if (refusal != NULL)
 		return refusal;
 	if (is_of_projection(relation))
@@ -199,13 +210,8 @@ cqrs_relation_check(const CqrsCheck *check, Oid relation, Oid owner, int place, 
 void
 cqrs_relation_recheck(Oid relation)
 {
-	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relation));
-	const Refusal *refusal;
+	const Refusal *refusal = refusal_of_relation(relation);
 
-	if (!HeapTupleIsValid(tuple))
-		elog(ERROR, "cache lookup failed for relation %u", relation);
-	refusal = refusal_of_kind(relation, (Form_pg_class) GETSTRUCT(tuple));
-	ReleaseSysCache(tuple);
 	if (refusal != NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),

@@ -6,7 +6,6 @@
  */
 #include "postgres.h"
 
-#include "base/clock.h"
 #include "catalog/pg_type.h"
 #include "projection/arguments.h"
 #include "utils/builtins.h"
@@ -105,18 +104,4 @@ cqrs_arguments_positive(const Interval *interval, const char *argument)
 				 errmsg("argument \"%s\" must be more than zero", argument)));
 	*copy = *interval;
 	return copy;
-}
-
-/*
- * cqrs_arguments_deadline returns when a wait ends that starts now.
- */
-TimestampTz
-cqrs_arguments_deadline(const Interval *timeout)
-{
-	if (sign_of(timeout) < 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("timeout must not be negative")));
-	return DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval, TimestampTzGetDatum(cqrs_clock_now()),
-												   IntervalPGetDatum(timeout)));
 }

@@ -20,7 +20,4 @@ extern List *cqrs_arguments_texts(ArrayType *array, const char *argument);
 /* A copy of an interval that must be more than zero. */
 extern Interval *cqrs_arguments_positive(const Interval *interval, const char *argument);
 
-/* When a wait of 'timeout' from now ends; an error 22023 if it is negative. */
-extern TimestampTz cqrs_arguments_deadline(const Interval *timeout);
-
 #endif							/* CQRS_PROJECTION_ARGUMENTS_H */

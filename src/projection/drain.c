@@ -254,7 +254,7 @@ Datum
 cqrs_wait_until_serving(PG_FUNCTION_ARGS)
 {
 	Oid			view = PG_GETARG_OID(0);
-	TimestampTz deadline = cqrs_arguments_deadline(PG_GETARG_INTERVAL_P(1));
+	TimestampTz deadline = cqrs_clock_deadline(PG_GETARG_INTERVAL_P(1));
 
 	for (;;)
 	{

@@ -293,27 +293,6 @@ shown(Oid view, Question *question, bool *stuck)
 }
 
 /*
- * deadline_after turns a timeout into the time it ends.
- *
- * Errors: 22023 where it is negative, 22008 where it reaches beyond the calendar.
- */
-static TimestampTz
-deadline_after(Interval *timeout)
-{
-	Interval	none = {0};
-
-	if (DatumGetBool(DirectFunctionCall2(interval_lt, IntervalPGetDatum(timeout), IntervalPGetDatum(&none))))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("timeout must not be negative"),
-				 errdetail("The timeout given is %s.",
-						   DatumGetCString(DirectFunctionCall1(interval_out, IntervalPGetDatum(timeout)))),
-				 errhint("Use '0' to ask without waiting, as cqrs.caught_up does.")));
-	return DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval, TimestampTzGetDatum(cqrs_clock_now()),
-												   IntervalPGetDatum(timeout)));
-}
-
-/*
  * nap_length returns for how long to sleep at most before the next look, given what is waited for.
  */
 static long
@@ -402,7 +381,7 @@ Datum
 cqrs_wait_for(PG_FUNCTION_ARGS)
 {
 	Question	question = {.token = PG_GETARG_FULLTRANSACTIONID(1), .context = CurrentMemoryContext};
-	TimestampTz deadline = deadline_after(PG_GETARG_INTERVAL_P(2));
+	TimestampTz deadline = cqrs_clock_deadline(PG_GETARG_INTERVAL_P(2));
 
 	PG_RETURN_BOOL(wait_until_shown(PG_GETARG_OID(0), &question, deadline));
 }
