@@ -8,7 +8,7 @@ use lib 'test/t';
 use CqrsTest;
 use PostgreSQL::Test::Utils;
 use Test::More;
-use Time::HiRes qw(sleep);
+use Time::HiRes qw(sleep time);
 
 my $node = new_server('moments', 'cqrs.retry_max = 1s');
 my $truth = 'SELECT shop, count(*) AS sales, sum(waits(amount)) AS total FROM sale GROUP BY shop';
@@ -114,6 +114,28 @@ $holder->query_safe('ROLLBACK');
 is($node->safe_psql('postgres', "SELECT cqrs.wait_for('shops', '$token', '10 s')"), 't', 'the worker takes a version that a rolled-back drain held');
 is_equal($node, 'shops', $truth, 'nothing is lost after a drain was rolled back');
 $holder->quit;
+
+# A drop does not wait for what the worker is at: not for a fill, nor for a batch.
+$node->safe_psql('postgres', 'CREATE TABLE brief (id integer PRIMARY KEY, amount integer); INSERT INTO brief VALUES (1, 1)');
+foreach my $what ('fill', 'batch')
+{
+	$gate->query_safe('SELECT pg_advisory_lock(4711)') if $what eq 'fill';
+	$node->safe_psql('postgres', q{SELECT cqrs.create_projection('brief_page', 'SELECT id, waits(amount) AS amount FROM brief')});
+	if ($what eq 'batch')
+	{
+		ok(caught_up($node, 'brief_page'), 'a projection that is to be dropped serves');
+		$gate->query_safe('SELECT pg_advisory_lock(4711)');
+		$node->safe_psql('postgres', 'UPDATE brief SET amount = amount + 1');
+	}
+	ok(defined until_true($node, $worker_stopped), "the worker is in its $what");
+	my ($status, undef, $error) = $node->psql('postgres', q{SET statement_timeout = '10s'; SELECT cqrs.drop_projection('brief_page')}, on_error_stop => 1);
+	is("$status $error", '0 ', "it is dropped in the middle of its $what");
+	$gate->query_safe('SELECT pg_advisory_unlock(4711)');
+	$node->safe_psql('postgres', 'UPDATE sale SET amount = amount + 1');
+	ok(caught_up($node, 'shops'), 'the worker goes on with the others');
+	is_equal($node, 'shops', $truth, 'and does them right');
+}
+is($node->safe_psql('postgres', q{SELECT count(*) FROM pg_namespace WHERE nspname LIKE 'cqrs\_brief%'}), 0, 'nothing is left of it');
 
 # In a verify, which applies too.
 $gate->query_safe('SELECT pg_advisory_lock(4711)');

@@ -200,5 +200,9 @@ ok(defined until_true($node, q{SELECT status = 'failing' FROM cqrs.versions WHER
 $node->safe_psql('postgres', q{GRANT SELECT ON shop.sale, shop.customer TO stranger});
 ok(caught_up($node, 'shop.page'), 'and with them it goes on');
 is_equal($node, 'shop.page', $query, 'right as ever');
+$node->safe_psql('postgres', q{REASSIGN OWNED BY stranger TO owner; INSERT INTO shop.sale VALUES (8, 2, 80)});
+is($node->safe_psql('postgres', q{SELECT owner FROM cqrs.projections WHERE projection = 'shop.page'::regclass}), 'owner', 'REASSIGN OWNED gives it away as well');
+ok(caught_up($node, 'shop.page'), 'and it goes on');
+is_equal($node, 'shop.page', $query, 'right as ever');
 $node->stop;
 done_testing();

@@ -46,6 +46,19 @@ is($node->safe_psql('postgres', q{INSERT INTO sale VALUES (300, 'e', 1); SELECT 
 	SELECT cqrs.wait_for('shops', :'token', '1 min')}), 'f', 'a wait for nobody is a no');
 cmp_ok(time() - $began, '<', 5, 'at once');
 
+# Triggers that did not fire for a while; and somebody who has them fire again, for a projection of his own.
+$node->safe_psql('postgres', q{ALTER TABLE sale DISABLE TRIGGER ALL; UPDATE sale SET amount = amount + 100 WHERE id = 10; ALTER TABLE sale ENABLE TRIGGER ALL;
+	SELECT cqrs.create_projection('later', 'SELECT id FROM sale'); SELECT cqrs.drain('later'); SELECT cqrs.drain('shops')});
+is_equal($node, 'shops', $truth, 'a gap that another projection would hide is not hidden');
+$node->safe_psql('postgres', q{ALTER TABLE sale DISABLE TRIGGER ALL; UPDATE sale SET amount = amount + 100 WHERE id = 11; ALTER TABLE sale ENABLE TRIGGER ALL;
+	SELECT cqrs.capture('sale'); SELECT cqrs.uncapture('sale'); SELECT cqrs.drain()});
+is_equal($node, 'shops', $truth, 'nor one that cqrs.capture would hide');
+$node->safe_psql('postgres', q{ALTER TABLE sale DISABLE TRIGGER ALL; UPDATE sale SET amount = amount + 100 WHERE id = 12; ALTER TABLE sale ENABLE TRIGGER ALL; SELECT cqrs.drain()});
+is_equal($node, 'shops', $truth, 'nor one that nobody else knows of');
+$node->safe_psql('postgres', q{UPDATE sale SET amount = amount + 1 WHERE id = 13; SELECT cqrs.drain()});
+is($node->safe_psql('postgres', q{SELECT string_agg(DISTINCT status, ' ') FROM cqrs.versions}), 'running', 'drain has them captured again, and trusted');
+$node->safe_psql('postgres', q{SELECT cqrs.drop_projection('later')});
+
 # Preloaded: the worker takes up what is pending.
 $node->append_conf('postgresql.conf', q{shared_preload_libraries = 'cqrs'});
 $node->restart;
