@@ -52,22 +52,29 @@ lock_building(int32 id, bool wait, bool *busy)
 }
 
 /*
- * cqrs_build_attach has the version's sources captured from now on.
+ * cqrs_build_attach has the version's sources captured from now on; also those of one that serves, if their triggers were disabled or dropped.
  *
  * Its own transaction in a worker: the lock that keeps writers out of the way lasts to the commit, and must not last as long as a fill.
  */
 bool
 cqrs_build_attach(int32 id, bool wait)
 {
-	bool		busy;
-	CqrsVersion *version = lock_building(id, wait, &busy);
+	CqrsVersion *version;
 	List	   *sources = NIL;
 	ListCell   *cell;
 
-	if (version == NULL)
-		return !busy;
+	if (!cqrs_version_lock(id, !wait))
+		return false;
+	version = cqrs_version_get(id, true);
+	if (version == NULL || version->state == CQRS_STATE_RETIRED)
+		return true;
 	foreach(cell, cqrs_version_source_list(id))
-		sources = lappend_int(sources, ((CqrsVersionSource *) lfirst(cell))->source);
+	{
+		CqrsSource *source = cqrs_source_get(((CqrsVersionSource *) lfirst(cell))->source);
+
+		if (get_rel_relkind(source->relation) != '\0')
+			sources = lappend_int(sources, source->id);
+	}
 	(void) cqrs_capture_attach(sources);
 	return true;
 }

@@ -120,7 +120,54 @@ is_attached(const CqrsSource *source)
 }
 
 /*
+ * distrust makes a version stale.
+ */
+static void
+distrust(CqrsVersion *version)
+{
+	CqrsStatus	before = version->status;
+
+	if (version->state == CQRS_STATE_RETIRED || (before != CQRS_STATUS_RUNNING && before != CQRS_STATUS_FAILING))
+		return;
+	version->status = CQRS_STATUS_STALE;
+	cqrs_version_update(version);
+	cqrs_history_insert(version->projection, cqrs_projection_get(version->projection, false)->view, version->number,
+						"stale", cqrs_status_name(before), cqrs_status_name(version->status),
+						"capture triggers of a source were disabled or dropped");
+}
+
+/*
+ * distrust_readers makes all versions stale that read a source: what they missed is in no window, and from now on the triggers do not tell.
+ *
+ * Errors: 55P03 if another process is at work on one of them; what was written is taken back with the rest.
+ */
+static void
+distrust_readers(int32 source)
+{
+	ListCell   *cell;
+
+	foreach(cell, cqrs_version_source_list(0))
+	{
+		CqrsVersionSource *reads = lfirst(cell);
+		CqrsVersion *version;
+
+		if (reads->source != source)
+			continue;
+		if (!cqrs_version_lock(reads->version, true))
+			ereport(ERROR,
+					(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+					 errmsg("a version that reads the same source is held by another process"),
+					 errhint("Try again when it is done.")));
+		version = cqrs_version_get(reads->version, true);
+		if (version != NULL)
+			distrust(version);
+	}
+}
+
+/*
  * attach_one puts one source's plan in force, whose table is locked.
+ *
+ * If it was in force, the source has not been captured for a while without anybody having asked for that.
  */
 static void
 attach_one(int32 id)
@@ -128,6 +175,8 @@ attach_one(int32 id)
 	CqrsSource *source = cqrs_source_get(id);
 	Relation	rel;
 
+	if (source->attached && !cqrs_source_intact(source->relation))
+		distrust_readers(source->id);
 	cqrs_capture_check(source->relation);
 	rel = table_open(source->relation, NoLock);
 	ensure_triggers(rel);

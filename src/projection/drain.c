@@ -86,12 +86,11 @@ raise_paused(const CqrsProjection *projection)
 }
 
 /*
- * build_here does the steps of a build in this transaction.
+ * build_here does what is left of a build, once the sources are captured, in this transaction.
  */
 static void
 build_here(int32 version)
 {
-	(void) cqrs_build_attach(version, true);
 	(void) cqrs_build_fill(version, true);
 	(void) cqrs_build_serve(version, true);
 }
@@ -122,6 +121,7 @@ raise_not_ready(int32 version, const char *name)
 static bool
 drain_version(const CqrsVersion *version, CqrsBatch *batch)
 {
+	(void) cqrs_build_attach(version->id, true);
 	if (version->state == CQRS_STATE_BUILDING)
 		build_here(version->id);
 	batch->wait = true;

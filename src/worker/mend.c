@@ -3,8 +3,7 @@
  *		Capturing a source again whose triggers were disabled, dropped or reset to fire as others do.
  *
  * A version that reads such a source gets no window that it could trust: each of its batches is a full evaluation, until somebody makes the triggers what
- * they were.  In the transaction that does so, all versions that read the source become stale: what they missed is in no window, and from then on the
- * triggers do not tell.
+ * they were.
  *
  * In a transaction of its own, with nothing locked yet.
  */
@@ -42,50 +41,7 @@ broken_sources(int32 version, bool *busy)
 }
 
 /*
- * distrust makes a version stale.
- */
-static void
-distrust(CqrsVersion *version)
-{
-	CqrsStatus	before = version->status;
-
-	if (version->state == CQRS_STATE_RETIRED || (before != CQRS_STATUS_RUNNING && before != CQRS_STATUS_FAILING))
-		return;
-	version->status = CQRS_STATUS_STALE;
-	cqrs_version_update(version);
-	cqrs_history_insert(version->projection, cqrs_projection_get(version->projection, false)->view, version->number,
-						"stale", cqrs_status_name(before), cqrs_status_name(version->status),
-						"capture triggers of a source were disabled or dropped");
-}
-
-/*
- * distrust_readers makes all versions stale that read any of the sources; false if another process has one of them.
- */
-static bool
-distrust_readers(List *sources)
-{
-	ListCell   *cell;
-
-	foreach(cell, cqrs_version_source_list(0))
-	{
-		CqrsVersionSource *reads = lfirst(cell);
-		CqrsVersion *version;
-
-		if (!list_member_int(sources, reads->source))
-			continue;
-		if (!cqrs_version_lock(reads->version, true))
-			return false;
-		version = cqrs_version_get(reads->version, true);
-		if (version != NULL)
-			distrust(version);
-	}
-	return true;
-}
-
-/*
  * work_mend captures the task's broken sources again.
- *
- * An error takes back what was written when another process has one of the versions.
  */
 static bool
 work_mend(CqrsTask *task)
@@ -96,10 +52,6 @@ work_mend(CqrsTask *task)
 	task->mended = false;
 	if (broken == NIL)
 		return !busy;
-	if (!distrust_readers(broken))
-		ereport(ERROR,
-				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
-				 errmsg("a version that reads the same source is held by another process")));
 	cqrs_worker_limit_lock_timeout();
 	(void) cqrs_capture_attach(broken);
 	cqrs_shared_announce_at_commit();
