@@ -41,7 +41,8 @@ while (time() - $began < 17)
 	$found{"create, drain, verify, drop: $error"}++ if $status != 0;
 	foreach my $upkeep ('REINDEX TABLE CONCURRENTLY cqrs_internal.outbox_1', 'VACUUM (FULL, ANALYZE) cqrs_internal.outbox_1', 'VACUUM FULL cqrs_internal.checkpoint', 'REINDEX TABLE cqrs_internal.version')
 	{
-		my ($failed, undef, $why) = $node->psql('postgres', "SET lock_timeout = '300ms'; $upkeep");
+		my $limit = $upkeep =~ /CONCURRENTLY/ ? '' : q{SET lock_timeout = '300ms';};
+		my ($failed, undef, $why) = $node->psql('postgres', "$limit\n$upkeep");
 
 		$found{"$upkeep: $why"}++ if $failed != 0 && $why !~ /lock timeout|deadlock/;
 	}
