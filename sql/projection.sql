@@ -146,6 +146,23 @@ DELETE FROM product WHERE id = 10;
 SELECT cqrs.drain('by_title') > 0 AS applied;
 SELECT * FROM cqrs.verify('by_title');
 
+-- A view or function that the query is made of is replaced: the answer is another, though no source has changed.
+CREATE FUNCTION dear(numeric) RETURNS boolean LANGUAGE sql IMMUTABLE AS 'SELECT $1 > 5';
+CREATE VIEW cheap AS SELECT id, price FROM product WHERE NOT dear(price);
+CREATE VIEW cheaper AS SELECT id FROM cheap;
+SELECT cqrs.create_projection('bargains', 'SELECT id FROM cheaper', key => '{id}');
+SELECT cqrs.drain('bargains');
+SELECT * FROM bargains ORDER BY id;
+CREATE OR REPLACE FUNCTION dear(numeric) RETURNS boolean LANGUAGE sql IMMUTABLE AS 'SELECT $1 > 6';
+SELECT status FROM cqrs.versions WHERE projection = 'bargains'::regclass;
+SELECT cqrs.drain('bargains');
+SELECT * FROM bargains ORDER BY id;
+CREATE OR REPLACE VIEW cheap AS SELECT id, price FROM product WHERE price < 6;
+SELECT cqrs.drain('bargains');
+SELECT * FROM bargains ORDER BY id;
+SELECT status FROM cqrs.versions WHERE projection = 'bargains'::regclass;
+SELECT cqrs.drop_projection('bargains');
+
 -- What depends on a projection is in the way of dropping it, unless told otherwise.
 CREATE VIEW dear AS SELECT * FROM product_page WHERE price > 5;
 SELECT cqrs.drop_projection('product_page');

@@ -120,23 +120,6 @@ is_attached(const CqrsSource *source)
 }
 
 /*
- * distrust makes a version stale.
- */
-static void
-distrust(CqrsVersion *version)
-{
-	CqrsStatus	before = version->status;
-
-	if (version->state == CQRS_STATE_RETIRED || (before != CQRS_STATUS_RUNNING && before != CQRS_STATUS_FAILING))
-		return;
-	version->status = CQRS_STATUS_STALE;
-	cqrs_version_update(version);
-	cqrs_history_insert(version->projection, cqrs_projection_get(version->projection, false)->view, version->number,
-						"stale", cqrs_status_name(before), cqrs_status_name(version->status),
-						"capture triggers of a source were disabled or dropped");
-}
-
-/*
  * distrust_readers makes all versions stale that read a source: what they missed is in no window, and from now on the triggers do not tell.
  *
  * Errors: 55P03 if another process is at work on one of them; what was written is taken back with the rest.
@@ -160,7 +143,7 @@ distrust_readers(int32 source)
 					 errhint("Try again when it is done.")));
 		version = cqrs_version_get(reads->version, true);
 		if (version != NULL)
-			distrust(version);
+			cqrs_version_distrust(version, "capture triggers of a source were disabled or dropped");
 	}
 }
 

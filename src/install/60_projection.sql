@@ -20,6 +20,10 @@ CREATE FUNCTION cqrs_internal.follow_owner() RETURNS event_trigger
     LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'cqrs_follow_owner';
 COMMENT ON FUNCTION cqrs_internal.follow_owner() IS 'gives a projection''s versions to the new owner of its serving view';
 
+CREATE FUNCTION cqrs_internal.follow_definition() RETURNS event_trigger
+    LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'cqrs_follow_definition';
+COMMENT ON FUNCTION cqrs_internal.follow_definition() IS 'has versions evaluated anew whose query uses a view or function that was replaced';
+
 CREATE EVENT TRIGGER cqrs_guard_drop ON sql_drop EXECUTE FUNCTION cqrs_internal.guard_drop();
 COMMENT ON EVENT TRIGGER cqrs_guard_drop IS 'keeps serving views of projections from being dropped by hand';
 
@@ -30,6 +34,11 @@ COMMENT ON EVENT TRIGGER cqrs_guard_replace IS 'keeps serving views of projectio
 CREATE EVENT TRIGGER cqrs_follow_owner ON ddl_command_end WHEN TAG IN ('ALTER VIEW', 'ALTER TABLE')
     EXECUTE FUNCTION cqrs_internal.follow_owner();
 COMMENT ON EVENT TRIGGER cqrs_follow_owner IS 'has projections belong to the owners of their serving views';
+
+CREATE EVENT TRIGGER cqrs_follow_definition ON ddl_command_end
+    WHEN TAG IN ('CREATE VIEW', 'CREATE FUNCTION', 'ALTER FUNCTION', 'CREATE AGGREGATE')
+    EXECUTE FUNCTION cqrs_internal.follow_definition();
+COMMENT ON EVENT TRIGGER cqrs_follow_definition IS 'has read models follow what their queries are made of';
 
 CREATE FUNCTION cqrs.create_projection(
     name text, query text, key name[] DEFAULT NULL, indexes text[] DEFAULT '{}',

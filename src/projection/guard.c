@@ -17,6 +17,7 @@
 #include "commands/trigger.h"
 #include "fmgr.h"
 #include "registry/registry.h"
+#include "shared/shared.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 
@@ -25,6 +26,18 @@ PG_FUNCTION_INFO_V1(cqrs_guard_table);
 PG_FUNCTION_INFO_V1(cqrs_guard_drop);
 PG_FUNCTION_INFO_V1(cqrs_guard_replace);
 PG_FUNCTION_INFO_V1(cqrs_follow_owner);
+PG_FUNCTION_INFO_V1(cqrs_follow_definition);
+
+/* Versions whose definitions are made of what a command created or replaced: views and functions, through views too. */
+static const char *const redefined_versions =
+	"WITH RECURSIVE redefined (classid, objid) AS ("
+	"    SELECT c.classid, c.objid FROM pg_catalog.pg_event_trigger_ddl_commands() c"
+	"    UNION"
+	"    SELECT 'pg_catalog.pg_class'::regclass::oid, r.ev_class FROM redefined b"
+	"      JOIN pg_catalog.pg_depend d ON d.refclassid = b.classid AND d.refobjid = b.objid"
+	"      JOIN pg_catalog.pg_rewrite r ON d.classid = 'pg_catalog.pg_rewrite'::regclass AND r.oid = d.objid) "
+	"SELECT v.id FROM cqrs_internal.version v JOIN redefined n ON n.objid = v.definition "
+	"WHERE n.classid = 'pg_catalog.pg_class'::regclass ORDER BY 1";
 
 /*
  * cqrs_internal.gate(projection integer) RETURNS boolean
@@ -77,13 +90,10 @@ cqrs_guard_table(PG_FUNCTION_ARGS)
 }
 
 /*
- * serving_views_among returns the serving views among an event trigger's objects, which 'objects' yields: List of char *, their names, or with 'field' view
- * their OIDs as text.
- *
- * The registry still knows a view that was dropped by hand: cqrs.drop_projection takes it out first.
+ * texts_of runs a query as the system and returns its first column: List of char *.
  */
 static List *
-serving_views_among(const char *field, const char *objects)
+texts_of(const char *query)
 {
 	MemoryContext context = CurrentMemoryContext;
 	CqrsIdentity saved;
@@ -92,9 +102,7 @@ serving_views_among(const char *field, const char *objects)
 
 	cqrs_identity_enter_system(&saved);
 	cqrs_spi_connect();
-	count = cqrs_spi_run(psprintf("SELECT DISTINCT %s FROM cqrs_internal.projection p JOIN %s o ON o.objid = p.view "
-								  "WHERE o.classid = 'pg_catalog.pg_class'::regclass AND o.objsubid = 0 ORDER BY 1",
-								  field, objects));
+	count = cqrs_spi_run(query);
 	for (uint64 row = 0; row < count; row++)
 	{
 		MemoryContext spi = MemoryContextSwitchTo(context);
@@ -105,6 +113,19 @@ serving_views_among(const char *field, const char *objects)
 	cqrs_spi_finish();
 	cqrs_identity_leave(&saved);
 	return found;
+}
+
+/*
+ * serving_views_among returns the serving views among an event trigger's objects, which 'objects' yields: their 'field's as List of char *.
+ *
+ * The registry still knows a view that was dropped by hand: cqrs.drop_projection takes it out first.
+ */
+static List *
+serving_views_among(const char *field, const char *objects)
+{
+	return texts_of(psprintf("SELECT DISTINCT %s FROM cqrs_internal.projection p JOIN %s o ON o.objid = p.view "
+							 "WHERE o.classid = 'pg_catalog.pg_class'::regclass AND o.objsubid = 0 ORDER BY 1",
+							 field, objects));
 }
 
 /*
@@ -211,6 +232,32 @@ cqrs_follow_owner(PG_FUNCTION_ARGS)
 			if (OidIsValid(before) && before != owner)
 				give_version(version, owner);
 		}
+	}
+	PG_RETURN_NULL();
+}
+
+/*
+ * cqrs_internal.follow_definition() RETURNS event_trigger
+ *
+ * On ddl_command_end of what can replace a view or a function: makes the versions stale whose definitions are made of it, since their answer may be
+ * another now without any change of a source.
+ */
+Datum
+cqrs_follow_definition(PG_FUNCTION_ARGS)
+{
+	ListCell   *cell;
+
+	check_called_as_event_trigger(fcinfo);
+	foreach(cell, texts_of(redefined_versions))
+	{
+		int32		id = atoi(lfirst(cell));
+		CqrsVersion *version;
+
+		(void) cqrs_version_lock(id, false);
+		version = cqrs_version_get(id, true);
+		if (version != NULL && cqrs_checkpoint_latest(id) != NULL)
+			cqrs_version_distrust(version, "a view or function that the query uses was replaced");
+		cqrs_shared_wake_at_commit();
 	}
 	PG_RETURN_NULL();
 }

@@ -176,6 +176,9 @@ extern void cqrs_version_insert(const CqrsVersion *version);
 extern void cqrs_version_update(const CqrsVersion *version);
 extern void cqrs_version_delete(int32 id);	/* with its sources and checkpoints */
 
+/* Make a version that runs or fails stale, recorded with a reason; a halted one stays so. */
+extern void cqrs_version_distrust(CqrsVersion *version, const char *reason);
+
 /* Did its last step fail, so that it waits for the next try?  Also true of a stale one whose full evaluation failed. */
 extern bool cqrs_version_fails(const CqrsVersion *version);
 extern const char *cqrs_state_name(CqrsState state);

@@ -291,6 +291,22 @@ cqrs_version_fails(const CqrsVersion *version)
 }
 
 /*
+ * cqrs_version_distrust makes a version stale, with a reason for history; the caller holds its lock.
+ */
+void
+cqrs_version_distrust(CqrsVersion *version, const char *reason)
+{
+	CqrsStatus	before = version->status;
+
+	if (version->state == CQRS_STATE_RETIRED || (before != CQRS_STATUS_RUNNING && before != CQRS_STATUS_FAILING))
+		return;
+	version->status = CQRS_STATUS_STALE;
+	cqrs_version_update(version);
+	cqrs_history_insert(version->projection, cqrs_projection_get(version->projection, false)->view, version->number,
+						status_names[CQRS_STATUS_STALE], status_names[before], status_names[CQRS_STATUS_STALE], reason);
+}
+
+/*
  * read_version_source makes a CqrsVersionSource of a row.
  */
 static void *
