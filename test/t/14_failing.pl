@@ -127,6 +127,17 @@ $node->safe_psql('postgres', q{CREATE OR REPLACE VIEW through AS SELECT id FROM 
 ok(caught_up($node, 'viewed'), 'one that reads the same heals it');
 is_equal($node, 'viewed', 'SELECT id FROM one WHERE id > 1', 'and is right, though no row was written');
 
+# A view or a function that its query is made of gets another meaning, and no row is written.
+$node->safe_psql('postgres', q{CREATE FUNCTION meaning(integer) RETURNS integer LANGUAGE sql IMMUTABLE AS 'SELECT $1 * 2';
+	SELECT cqrs.create_projection('meant', 'SELECT id, meaning(id) AS value FROM one')});
+ok(caught_up($node, 'meant'), 'a projection through a function');
+$node->safe_psql('postgres', q{CREATE OR REPLACE VIEW through AS SELECT id FROM one WHERE id < 3});
+ok(caught_up($node, 'viewed'), 'a view is replaced');
+is_equal($node, 'viewed', 'SELECT id FROM one WHERE id < 3', 'and the projection evaluated anew');
+$node->safe_psql('postgres', q{CREATE OR REPLACE FUNCTION meaning(integer) RETURNS integer LANGUAGE sql IMMUTABLE AS 'SELECT $1 * 3'});
+ok(caught_up($node, 'meant'), 'a function is replaced');
+is_equal($node, 'meant', 'SELECT id, id * 3 AS value FROM one', 'and the projection evaluated anew');
+
 # Sources swap names under it.
 $node->safe_psql('postgres', q{
 	CREATE TABLE sale_new (LIKE sale INCLUDING ALL);

@@ -149,8 +149,10 @@ my %writers = (
 		\set p random(1, 60)
 		\set c random(1, 40)
 		BEGIN;
-		UPDATE line SET product = product + 1 WHERE orders = :o AND product = :p AND NOT EXISTS
-			(SELECT FROM line WHERE orders = :o AND product = :p + 1);
+		DO $$ BEGIN
+			UPDATE line SET product = product + 1 WHERE orders = :o AND product = :p;
+		EXCEPTION WHEN unique_violation THEN NULL;
+		END $$;
 		DELETE FROM product WHERE id = :p;
 		DELETE FROM orders WHERE id = :o;
 		DELETE FROM customer WHERE id = :c;
@@ -220,7 +222,10 @@ my %writers = (
 		EXCEPTION WHEN unique_violation THEN NULL;
 		END $$;
 		\set o random(1, 400)
-		UPDATE orders SET id = :o + 1000 WHERE id = :o AND NOT EXISTS (SELECT FROM orders WHERE id = :o + 1000);
+		DO $$ BEGIN
+			UPDATE orders SET id = :o + 1000 WHERE id = :o;
+		EXCEPTION WHEN unique_violation THEN NULL;
+		END $$;
 		DELETE FROM orders WHERE id > 1000 AND id % 2 = 0;} ],
 	duplicates => [ 3, q{
 		\set o random(1, 400)
