@@ -168,15 +168,18 @@ check_select(const CqrsProgramSource *source, Oid owner)
 }
 
 /*
- * all_captured tells whether all sources are captured as they should be, now that they are locked.
+ * all_captured tells whether all sources are registered, and captured as they should be, now that they are locked.
+ *
+ * Asked of what the definition reads: what the registry says of it may not have been restored yet.
  */
 static bool
-all_captured(const CqrsVersion *version)
+all_captured(const CqrsVersion *version, const CqrsProgram *program)
 {
-	ListCell   *cell;
-
-	foreach(cell, cqrs_version_source_list(version->id))
-		if (!cqrs_source_intact(cqrs_source_get(((CqrsVersionSource *) lfirst(cell))->source)->relation))
+	if (list_length(cqrs_version_source_list(version->id)) != program->nsources)
+		return false;
+	for (int i = 0; i < program->nsources; i++)
+		if (cqrs_source_of_relation(program->sources[i].relation) == NULL ||
+			!cqrs_source_intact(program->sources[i].relation))
 			return false;
 	return true;
 }
@@ -196,7 +199,11 @@ needs_full(const CqrsProgram *program, const CqrsWindow *window)
 }
 
 /*
- * maintain brings the table from the checkpoint to the snapshot; returns the window.  batch->full says that the window cannot be trusted.
+ * maintain brings the table from the checkpoint to the snapshot; returns the window, or NULL, having done nothing, while a restore goes on.
+ *
+ * A checkpoint of another database beside sources that are not captured is a restore that has not ended: a worker leaves it alone
+ * until it has.  What it evaluated now would miss the tables that are still to be filled, and rows and triggers that it made
+ * would be in the way of the restore's own.
  */
 static CqrsWindow *
 maintain(const CqrsVersion *version, const CqrsCheckpoint *checkpoint, CqrsBatch *batch, Oid owner)
@@ -204,17 +211,26 @@ maintain(const CqrsVersion *version, const CqrsCheckpoint *checkpoint, CqrsBatch
 	CqrsProgramEntry *entry;
 	const CqrsProgram *program;
 	CqrsWindow *window;
+	bool		captured;
 
 	PushActiveSnapshot(batch->snapshot);
 	entry = cqrs_program_entry(version);
 	program = cqrs_program_of(entry);
+	captured = all_captured(version, program);
+	if (!captured && !checkpoint->ours && !batch->wait)
+	{
+		PopActiveSnapshot();
+		return NULL;
+	}
 	for (int i = 0; i < program->nsources; i++)
 		if (program->sources[i].direct)
 			check_select(&program->sources[i], owner);
 
+	batch->full = !captured || version->status == CQRS_STATUS_STALE || !checkpoint->ours;
 	window = cqrs_delta_read(program, version->id, batch->snapshot, checkpoint->ours ? checkpoint->snapshot : NULL,
 							 !batch->full);
 	PopActiveSnapshot();
+	window->captured = captured;
 	batch->full = batch->full || needs_full(program, window);
 	if (batch->full)
 		cqrs_strategy_full(entry, batch->snapshot);
@@ -224,19 +240,19 @@ maintain(const CqrsVersion *version, const CqrsCheckpoint *checkpoint, CqrsBatch
 }
 
 /*
- * run_window applies the window as the owner, inside SPI; returns it in the caller's memory, without its deltas.
+ * run_window applies the window as the owner, inside SPI, and copies it out without its deltas; false if maintain did nothing.
  */
-static CqrsWindow
-run_window(CqrsVersion *version, const CqrsCheckpoint *checkpoint, CqrsBatch *batch)
+static bool
+run_window(const CqrsVersion *version, const CqrsCheckpoint *checkpoint, CqrsBatch *batch, CqrsWindow *result)
 {
 	CqrsIdentity saved;
-	CqrsWindow	result;
+	CqrsWindow *window = NULL;
 	Oid			owner = cqrs_apply_become_owner(version, &saved);
 
 	cqrs_spi_connect();
 	PG_TRY();
 	{
-		result = *maintain(version, checkpoint, batch, owner);
+		window = maintain(version, checkpoint, batch, owner);
 	}
 	PG_CATCH();
 	{
@@ -244,10 +260,14 @@ run_window(CqrsVersion *version, const CqrsCheckpoint *checkpoint, CqrsBatch *ba
 		PG_RE_THROW();
 	}
 	PG_END_TRY();
+	if (window != NULL)
+	{
+		*result = *window;
+		result->deltas = NULL;
+	}
 	cqrs_spi_finish();
 	cqrs_identity_leave(&saved);
-	result.deltas = NULL;
-	return result;
+	return window != NULL;
 }
 
 /*
@@ -271,25 +291,23 @@ settle(CqrsVersion *version, CqrsStatus status, const char *event, const char *r
 /*
  * apply_window does the batch's work once its locks are held.
  *
- * Where a source is not captured the version is stale: not only this batch is a full evaluation, but the first one, too, that
- * finds it captured again, for what happened until then is in no window.
- *
- * A checkpoint of another database beside sources without triggers is a restore that has not ended: a worker leaves it alone until it has.  What it
- * evaluated now would miss the tables that are still to be filled, and triggers that it made would be in the way of the restore's own.
+ * Where a source is not captured the version is stale: not only this batch is a full evaluation, but the first one, too, that finds
+ * it captured again, for what happened until then is in no window.
  */
 static void
 apply_window(CqrsVersion *version, CqrsBatch *batch)
 {
 	CqrsCheckpoint *checkpoint = cqrs_checkpoint_latest(version->id);
 	TimestampTz as_of = cqrs_clock_now();
-	bool		captured = all_captured(version);
 	CqrsWindow	window;
 
-	if (!captured && !checkpoint->ours && !batch->wait)
-		return;
-	batch->full = !captured || version->status == CQRS_STATUS_STALE || !checkpoint->ours;
 	batch->snapshot = cqrs_apply_snapshot();
-	window = run_window(version, checkpoint, batch);
+	if (!run_window(version, checkpoint, batch, &window))
+	{
+		UnregisterSnapshot(batch->snapshot);
+		batch->snapshot = NULL;
+		return;
+	}
 	batch->changes = window.changes;
 	batch->outcome = CQRS_APPLIED;
 	if (batch->full || window.changes > 0 || window.passed_over >= PASSED_OVER_LIMIT)
@@ -298,7 +316,7 @@ apply_window(CqrsVersion *version, CqrsBatch *batch)
 							   window.position > 0 || !checkpoint->ours ? window.position : checkpoint->position, as_of);
 		cqrs_shared_announce_at_commit();
 	}
-	if (captured)
+	if (window.captured)
 		settle(version, CQRS_STATUS_RUNNING, "recovered", version->error);
 	else
 		settle(version, CQRS_STATUS_STALE, "stale", "a source is not captured: its triggers are disabled or missing");

@@ -63,6 +63,7 @@ typedef struct CqrsWindow
 	int64		changes;		/* of the version's sources, each once */
 	int64		passed_over;	/* chunks that concern none of them */
 	int64		position;		/* of the last change, 0 if none */
+	bool		captured;		/* all sources are captured as they should be */
 	bool		needs_full;		/* a TRUNCATE, or an image that no longer fits: only a full evaluation is right */
 } CqrsWindow;
 
