@@ -135,25 +135,3 @@ cqrs_worker_note_failure(CqrsTask *task)
 		warn(task);
 	return result;
 }
-
-/*
- * cqrs_worker_note_success clears what an earlier failure left in the version's row.
- */
-void
-cqrs_worker_note_success(const CqrsTask *task)
-{
-	CqrsVersion *version;
-
-	if (task->version->status != CQRS_STATUS_FAILING)
-		return;
-	version = cqrs_version_get(task->version->id, true);
-	if (version == NULL || version->status != CQRS_STATUS_FAILING)
-		return;
-	cqrs_history_insert(version->projection, task->view, version->number, "recovered", cqrs_status_name(version->status),
-						cqrs_status_name(CQRS_STATUS_RUNNING), version->error);
-	version->status = CQRS_STATUS_RUNNING;
-	version->error = NULL;
-	version->retry_at = 0;
-	version->attempts = 0;
-	cqrs_version_update(version);
-}

@@ -79,9 +79,6 @@ extern bool cqrs_worker_in_the_way(const ErrorData *error);
 /* Note the task's error in the registry and log it; retry_at says what becomes of it, 0 that there is nothing to note any more. */
 extern CqrsStepResult cqrs_worker_note_failure(CqrsTask *task);
 
-/* In the transaction of a step that went well, with the version's lock: it fails no longer. */
-extern void cqrs_worker_note_success(const CqrsTask *task);
-
 /* Watch the utility commands that concern workers. */
 extern void cqrs_worker_watch_utility(void);
 

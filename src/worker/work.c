@@ -37,13 +37,8 @@ cqrs_worker_limit_lock_timeout(void)
 static bool
 work_attach(CqrsTask *task)
 {
-	bool		done;
-
 	cqrs_worker_limit_lock_timeout();
-	done = cqrs_build_attach(task->version->id, false);
-	if (done)
-		cqrs_worker_note_success(task);
-	return done;
+	return cqrs_build_attach(task->version->id, false);
 }
 
 /*

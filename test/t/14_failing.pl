@@ -96,6 +96,7 @@ is_equal($node, 'halted', 'SELECT name, land FROM town', 'and it is right');
 # A fill that fails for a reason that may pass.
 $node->safe_psql('postgres', q{UPDATE sale SET pieces = 0 WHERE id = 3; SELECT cqrs.create_projection('later', 'SELECT id, amount / pieces AS each FROM sale')});
 ok(defined until_true($node, q{SELECT error LIKE '%division by zero%' FROM cqrs.versions WHERE projection = 'later'::regclass}), 'a fill that fails shows why');
+ok(defined until_true($node, q{SELECT attempts >= 3 FROM cqrs_internal.version WHERE id = (SELECT max(id) FROM cqrs_internal.version)}), 'and counts its failures in a row, so that it is tried ever less often');
 $node->safe_psql('postgres', 'UPDATE sale SET pieces = 1 WHERE id = 3');
 is($node->safe_psql('postgres', q{SELECT cqrs.wait_until_serving('later', '10 s')}), 't', 'and is tried again by itself');
 
