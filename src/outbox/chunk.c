@@ -1,9 +1,9 @@
 /*
  * outbox/chunk.c
- *		From records to rows of the active segment: finds it, draws numbers, writes chunks.
+ *		From records to rows of the active segment: draws numbers, writes chunks.
  *
  * Writes below SQL and asks for no right of the current user: who may change a source may have it captured.  Wants a transaction; runs at pre-commit
- * too, when no snapshot is left.  The segment's lock is kept to the end of the transaction, so that nobody empties it under a writer.
+ * too, when no snapshot is left.  Leaves finding the active segment to segment.c.
  */
 #include "postgres.h"
 
@@ -12,83 +12,26 @@
 #include "base/clock.h"
 #include "base/sequence.h"
 #include "catalog/indexing.h"
-#include "catalog/namespace.h"
 #include "catalog/pg_type.h"
 #include "outbox/parts.h"
-#include "registry/registry.h"
 #include "utils/array.h"
-#include "utils/inval.h"
-#include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/timestamp.h"
 #include "utils/xid8.h"
 
-/* What this backend knows of where to write.  Invalidation only clears the flag. */
-static struct
-{
-	bool		valid;
-	bool		registered;		/* the callback is */
-	Oid			segments;		/* the list itself */
-	Oid			heap;			/* the active one */
-	Oid			sequence;		/* chunk numbers */
-} active;
-
-/*
- * forget_active is called when a relation changes: it has the active segment looked up again before it is next written to.
- *
- * Whoever adds a segment invalidates the list's relation.
- */
-static void
-forget_active(Datum arg, Oid relid)
-{
-	if (relid == InvalidOid || relid == active.segments || relid == active.heap || relid == active.sequence)
-		active.valid = false;
-}
-
-/*
- * find_active looks up where chunks go; false if the extension is gone.
- */
-static bool
-find_active(void)
-{
-	if (!active.registered)
-	{
-		CacheRegisterRelcacheCallback(forget_active, (Datum) 0);
-		active.registered = true;
-	}
-	if (!cqrs_registry_exists())
-		return false;
-	active.segments = cqrs_registry_relation(CQRS_CAT_SEGMENT);
-	active.sequence = get_relname_relid("chunk_number", get_rel_namespace(active.segments));
-	active.valid = true;		/* first, so that an invalidation while we read the list is not lost */
-	active.heap = ((CqrsSegment *) llast(cqrs_segment_list()))->relation;
-	return true;
-}
-
 /*
  * cqrs_chunk_open locks and opens the active segment; false if there is none, because the extension was dropped with its triggers.
- *
- * The lock is taken first and then the segment looked at again: it may have become an older one while we waited.
  */
 bool
 cqrs_chunk_open(CqrsChunkWriter *writer)
 {
-	for (;;)
-	{
-		if (!active.valid && !find_active())
-			return false;
-		writer->heap = try_table_open(active.heap, RowExclusiveLock);
-		if (writer->heap != NULL && active.valid)
-			break;
-		if (writer->heap != NULL)
-			table_close(writer->heap, RowExclusiveLock);
-		active.valid = false;
-	}
+	writer->heap = cqrs_segment_open_active(&writer->sequence);
+	if (writer->heap == NULL)
+		return false;
 	if (RelationGetDescr(writer->heap)->natts != CQRS_SEGMENT_COLUMNS)
 		elog(ERROR, "outbox segment \"%s\" has %d columns", RelationGetRelationName(writer->heap),
 			 RelationGetDescr(writer->heap)->natts);
 	writer->indexes = CatalogOpenIndexes(writer->heap);
-	writer->sequence = active.sequence;
 	writer->body = palloc(BLCKSZ);
 	return true;
 }

@@ -60,6 +60,14 @@ enum
 	CQRS_SEGMENT_BODY, CQRS_SEGMENT_COLUMNS
 };
 
+/* ---- segment.c: the segments ---- */
+
+/*
+ * Lock the active segment for writing, to the end of the transaction, and open it; NULL if the extension is gone and there is nowhere to write.  Also gives
+ * the sequence of chunk numbers.
+ */
+extern Relation cqrs_segment_open_active(Oid *sequence);
+
 /* ---- record.c: changes to bytes ---- */
 
 /* A change on its way into the buffer; tuples are flat. */
