@@ -200,6 +200,17 @@ extern void cqrs_source_delete(int32 id);
 
 /* Are the relation's capture triggers (rows, TRUNCATE) there, and fire always? */
 extern bool cqrs_source_intact(Oid relation);
+
+/* ---- trees: a partitioned table or inheritance parent and all below it, as the catalogs say now, without locks ---- */
+
+/* All relations of the tree under one, itself included, by OID; and those of them that hold rows themselves. */
+extern List *cqrs_tree_members(Oid relation);
+extern List *cqrs_tree_tables(Oid relation);
+
+/* The relations in whose trees one is, without itself, nearer ones first. */
+extern List *cqrs_tree_ancestors(Oid relation);
+
+/* ---- what versions read ---- */
 extern void cqrs_version_source_insert(const CqrsVersionSource *row);
 extern List *cqrs_version_source_list(int32 version);	/* List of CqrsVersionSource *; all versions' with 0 */
 
