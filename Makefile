@@ -17,7 +17,7 @@ ISOLATION_OPTS = --inputdir=$(srcdir)/test/isolation
 
 # The targets of the house.  Each makes a place of its own under /tmp, having installed what is missing: PGXS too, so
 # nothing on this branch may ask for it.  One tier of check: make check TIERS=tap
-HOUSE = demo check check-style bench
+HOUSE = demo check check-style bench fuzz soak
 
 ifneq ($(filter $(HOUSE),$(MAKECMDGOALS)),)
 
@@ -31,6 +31,12 @@ check-style:
 	@bash test/run/place test/run/check style
 bench:
 	@bash test/run/place test/bench/run
+
+# Long runs of what check runs a slice of: make fuzz SECONDS=3600 SEED=1
+fuzz:
+	@bash test/run/place test/run/check --for $(or $(SECONDS),600) random
+soak:
+	@bash test/run/place test/run/check --for $(or $(SECONDS),600) soak
 
 # What PGXS knows is made by another make where the house's targets are asked for beside it.
 REST = $(filter-out $(HOUSE),$(MAKECMDGOALS))

@@ -16,7 +16,7 @@ sub names
 
 is(names('expected/*.out'), names('sql/*.sql'), 'every test of sql has its expected output');
 is(names('test/isolation/expected/*.out'), names('test/isolation/specs/*.spec'), 'every spec has its expected output');
-foreach my $path (glob('sql/*.sql test/isolation/specs/*.spec test/t/*.pl test/style/*.pl test/random/*.pl'))
+foreach my $path (glob('sql/*.sql test/isolation/specs/*.spec test/t/*.pl test/style/*.pl test/random/*.pl test/soak/*.pl'))
 {
 	like(contents($path), qr/\A(?:--|#)/, "$path opens with a comment that says what it tries to break");
 }
