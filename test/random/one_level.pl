@@ -8,29 +8,22 @@
 use strict;
 use warnings;
 
-use lib 'test/t';
-use CqrsTest;
+use lib 'test/random', 'test/t';
+use Rounds;
 use Test::More;
-use Time::HiRes qw(time);
 
 use constant {
 	TABLES => 4,
 	QUERIES => 6,
-	WINDOWS => 6,
-	CUT_SECONDS => 60
+	WINDOWS => 6
 };
 
 my $seconds = $ARGV[0] // $ENV{SECONDS} // 30;
 my $seed = $ARGV[1] // $ENV{SEED} // int(rand(1_000_000_000));
 my @columns = qw(id a b n);
 my %seen = (rounds => 0, queries => 0, windows => 0, keys => 0, full => 0);
-my $node = new_server('random', 'cqrs.max_workers = 0', 'fsync = off', 'autovacuum = off', 'jit = off',
-	'statement_timeout = 60s');
 
-# ---- chance
-
-sub chance { return rand() < $_[0] }
-sub pick { return $_[int(rand(@_))] }
+# ---- queries
 
 # A value for a column: few different ones, so that they meet; numerics that are equal and look different.
 sub value
@@ -41,18 +34,6 @@ sub value
 	return pick(qw(0 0.0 1 1.0 1.00 2)) if $column eq 'n';
 	return int(rand(3));
 }
-
-# Some of a list, at least one, each once.
-sub some
-{
-	my ($count, @list) = @_;
-	my @result;
-
-	push @result, splice(@list, int(rand(@list)), 1) while @list && @result < $count;
-	return @result;
-}
-
-# ---- queries
 
 # A column of a relation, as it must be written where the query has got to: an alias given to a join hides what is below it.
 sub column
@@ -302,195 +283,45 @@ sub make_tables
 	} @$tables;
 }
 
-# ---- running
+# ---- rounds
 
-# The statement that counts the rows in which a read model and its query differ, as multisets.
-sub difference
-{
-	my ($number, $query) = @_;
-	my ($ours, $truth) = ("TABLE p$number", $query->{text});
-
-	return "SELECT 'difference', $number, count(*) FROM (($ours EXCEPT ALL ($truth)) UNION ALL (($truth) EXCEPT ALL $ours)) d HAVING count(*) > 0";
-}
-
-# The script of a round.
-sub script
-{
-	my ($round) = @_;
-	my @lines = ('SET client_min_messages = warning', "CREATE SCHEMA $round->{schema}", "SET search_path = $round->{schema}", @{ $round->{tables} });
-
-	foreach my $number (sort keys %{ $round->{queries} })
-	{
-		my $query = $round->{queries}{$number};
-
-		push @lines, "SELECT cqrs.create_projection('p$number', \$q\$$query->{text}\$q\$, key => $query->{key}) \\g /dev/null",
-		  "SELECT 'strategy', count(*) FILTER (WHERE line LIKE '%: keys'), count(*) FILTER (WHERE line LIKE '%: full%') "
-		  . "FROM cqrs.explain('p$number') AS line WHERE line LIKE 'source %'";
-	}
-	push @lines, 'SELECT cqrs.drain() \g /dev/null';
-	foreach my $window (@{ $round->{windows} })
-	{
-		push @lines, map { @$_ } @$window;
-		push @lines, 'SELECT cqrs.drain() \g /dev/null';
-		push @lines, map { difference($_, $round->{queries}{$_}) } sort keys %{ $round->{queries} };
-	}
-	push @lines, map { "SELECT cqrs.drop_projection('p$_') \\g /dev/null" } sort keys %{ $round->{queries} };
-	push @lines, "DROP SCHEMA $round->{schema} CASCADE";
-	return join('', map { /\\g/ ? "$_\n" : "$_;\n" } @lines);
-}
-
-# Runs a round; returns what psql said: answers and errors.
-sub run
-{
-	my ($round) = @_;
-	my ($output, $errors) = ('', '');
-
-	$node->psql('postgres', script($round), stdout => \$output, stderr => \$errors, on_error_stop => 1,
-		extra_params => [ '-q', '-F', ' ' ], timeout => 300);
-	return ($output, $errors);
-}
-
-# Does a round still fail in the same way?
-my $attempt = 0;
-
-sub still_fails
-{
-	my ($round, $error) = @_;
-	my ($output, $errors) = run({ %$round, schema => "$round->{schema}_" . ++$attempt });
-
-	$node->safe_psql('postgres', "SELECT 'ROLLBACK PREPARED ' || quote_literal(gid) FROM pg_prepared_xacts \\gexec");
-	return $error ? $errors =~ /ERROR/ : $output =~ /^difference/m && $errors !~ /ERROR/;
-}
-
-# Leaves out what a failure does not need: other queries, windows, transactions, statements.
-sub cut_down
-{
-	my ($round, $error) = @_;
-	my %cut = (%$round);
-	my $until = time() + CUT_SECONDS;
-	my $progress = 1;
-
-	foreach my $number (sort keys %{ $round->{queries} })
-	{
-		my %alone = (%$round, queries => { $number => $round->{queries}{$number} });
-
-		next unless still_fails(\%alone, $error);
-		%cut = %alone;
-		last;
-	}
-	while ($progress)
-	{
-		$progress = 0;
-		foreach my $place (reverse places(\%cut))
-		{
-			my %less = (%cut, windows => without($cut{windows}, @$place));
-
-			return \%cut if time() > $until;
-			next unless still_fails(\%less, $error);
-			%cut = %less;
-			$progress = 1;
-		}
-	}
-	return \%cut;
-}
-
-# What can be left out: windows, transactions, statements, by their places.
-sub places
-{
-	my ($round) = @_;
-	my @places;
-
-	foreach my $window (0 .. $#{ $round->{windows} })
-	{
-		push @places, [$window];
-		foreach my $transaction (0 .. $#{ $round->{windows}[$window] })
-		{
-			push @places, [ $window, $transaction ];
-			push @places, map { [ $window, $transaction, $_ ] } 0 .. $#{ $round->{windows}[$window][$transaction] };
-		}
-	}
-	return @places;
-}
-
-# A nested list without what is at a place; with it as it is if there is nothing there any more.
-sub without
-{
-	my ($list, $at, @deeper) = @_;
-	my @copy = @$list;
-
-	return $list if $at > $#copy;
-	if (@deeper)
-	{
-		$copy[$at] = without($copy[$at], @deeper);
-	}
-	else
-	{
-		splice(@copy, $at, 1);
-	}
-	return \@copy;
-}
-
-# A round from its seed.
+# A round from its number.
 sub make_round
 {
 	my ($number) = @_;
-	my $unique;
+	my $unique = pick('', '', 'plain', 'deferrable');
 	my @tables;
 	my %round;
 
-	srand($number);
-	$unique = pick('', '', 'plain', 'deferrable');
 	$prepares = $unique eq '' && chance(0.5);
 	@tables = map { "t$_" } 0 .. 1 + int(rand(TABLES - 1));
-	%round = (schema => "round_$number", tables => [ make_tables(\@tables, $unique) ]);
+	%round = (schema => "round_$number", setup => [ make_tables(\@tables, $unique) ]);
 	$round{queries} = { map { $_ => make_query(\@tables, $unique) } 1 .. QUERIES };
 	$round{windows} = make_windows(\@tables, $unique, $round{schema});
 	return \%round;
 }
 
-# Shows a failure with as little as it needs.
-sub show_failure
+# Counts what a round was about.
+sub learn
 {
-	my ($number, $round, $errors) = @_;
-	my $cut;
-	my $script;
-
-	$node->safe_psql('postgres', "SELECT 'ROLLBACK PREPARED ' || quote_literal(gid) FROM pg_prepared_xacts \\gexec");
-	$cut = cut_down($round, $errors =~ /ERROR/);
-	$script = script($cut) =~ s/^SELECT 'strategy'.*\n//mgr =~ s/^(SELECT 'difference', \d+).*\n/$1 …\n/mgr;
-	diag("seed $number\n${errors}It takes no more than this:\n$script");
-	return;
-}
-
-# One round, as one test.
-sub test_round
-{
-	my ($number) = @_;
-	my $round = make_round($number);
-	my ($output, $errors) = run($round);
-	my $good = $output !~ /^difference/m && $errors eq '';
+	my ($round, $strategies) = @_;
 
 	$seen{rounds}++;
 	$seen{queries} += QUERIES;
 	$seen{windows} += QUERIES * @{ $round->{windows} };
-	while ($output =~ /^strategy (\d+) (\d+)$/mg)
+	foreach my $strategy (values %$strategies)
 	{
-		$seen{keys} += $1;
-		$seen{full} += $2;
+		my ($name, $full, $sources) = @$strategy;
+
+		$seen{full} += $full;
+		$seen{keys} += $sources - $full;
 	}
-	ok($good, "seed $number: read models equal their queries");
-	show_failure($number, $round, $errors) unless $good;
-	return $good;
+	return;
 }
 
-my $until = time() + $seconds;
-my $number = $seed;
+my $node = rounds_server('one_level');
 
-note("seed $seed, $seconds s");
-while (test_round($number) && time() < $until)
-{
-	$number++;
-}
+run_rounds($seconds, $seed, \&make_round, \&learn);
 ok($seen{keys} > $seen{full}, 'most sources are followed by keys');
 note(join(', ', map { "$seen{$_} $_" } qw(rounds queries windows keys full)));
 $node->stop;
