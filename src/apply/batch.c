@@ -168,23 +168,6 @@ check_select(const CqrsProgramSource *source, Oid owner)
 }
 
 /*
- * all_captured tells whether all sources are registered, and captured as they should be, now that they are locked.
- *
- * Asked of what the definition reads: what the registry says of it may not have been restored yet.
- */
-static bool
-all_captured(const CqrsVersion *version, const CqrsProgram *program)
-{
-	if (list_length(cqrs_version_source_list(version->id)) != program->nsources)
-		return false;
-	for (int i = 0; i < program->nsources; i++)
-		if (cqrs_source_of_relation(program->sources[i].relation) == NULL ||
-			!cqrs_source_intact(program->sources[i].relation))
-			return false;
-	return true;
-}
-
-/*
  * needs_full tells whether a window asks for a full evaluation: by what happened, or because a changed source has no better strategy.
  */
 static bool
@@ -201,27 +184,33 @@ needs_full(const CqrsProgram *program, const CqrsWindow *window)
 /*
  * maintain brings the table from the checkpoint to the snapshot; returns the window, or NULL, having done nothing, while a restore goes on.
  *
+ * 'captured' tells whether all sources were captured as the registry says the version asks, when the snapshot was taken.  If the program asks for something
+ * else by now the registry learns of it here, and the window is not to be trusted.
+ *
  * A checkpoint of another database beside sources that are not captured is a restore that has not ended: a worker leaves it alone
  * until it has.  What it evaluated now would miss the tables that are still to be filled, and rows and triggers that it made
  * would be in the way of the restore's own.
  */
 static CqrsWindow *
-maintain(const CqrsVersion *version, const CqrsCheckpoint *checkpoint, CqrsBatch *batch, Oid owner)
+maintain(const CqrsVersion *version, const CqrsCheckpoint *checkpoint, CqrsBatch *batch, Oid owner, bool captured)
 {
 	CqrsProgramEntry *entry;
 	const CqrsProgram *program;
 	CqrsWindow *window;
-	bool		captured;
+	bool		recorded;
 
 	PushActiveSnapshot(batch->snapshot);
 	entry = cqrs_program_entry(version);
 	program = cqrs_program_of(entry);
-	captured = all_captured(version, program);
+	recorded = cqrs_needs_recorded(version, program);
+	captured = captured && recorded;
 	if (!captured && !checkpoint->ours && !batch->wait)
 	{
 		PopActiveSnapshot();
 		return NULL;
 	}
+	if (!recorded)
+		cqrs_needs_record(version, program);
 	for (int i = 0; i < program->nsources; i++)
 		if (program->sources[i].direct)
 			check_select(&program->sources[i], owner);
@@ -243,7 +232,7 @@ maintain(const CqrsVersion *version, const CqrsCheckpoint *checkpoint, CqrsBatch
  * run_window applies the window as the owner, inside SPI, and copies it out without its deltas; false if maintain did nothing.
  */
 static bool
-run_window(const CqrsVersion *version, const CqrsCheckpoint *checkpoint, CqrsBatch *batch, CqrsWindow *result)
+run_window(const CqrsVersion *version, const CqrsCheckpoint *checkpoint, CqrsBatch *batch, bool captured, CqrsWindow *result)
 {
 	CqrsIdentity saved;
 	CqrsWindow *window = NULL;
@@ -252,7 +241,7 @@ run_window(const CqrsVersion *version, const CqrsCheckpoint *checkpoint, CqrsBat
 	cqrs_spi_connect();
 	PG_TRY();
 	{
-		window = maintain(version, checkpoint, batch, owner);
+		window = maintain(version, checkpoint, batch, owner, captured);
 	}
 	PG_CATCH();
 	{
@@ -300,9 +289,10 @@ apply_window(CqrsVersion *version, CqrsBatch *batch)
 	CqrsCheckpoint *checkpoint = cqrs_checkpoint_latest(version->id);
 	TimestampTz as_of = cqrs_clock_now();
 	CqrsWindow	window;
+	bool		captured = cqrs_version_covered(version->id);	/* asked before the snapshot: what a source is captured for may grow meanwhile */
 
 	batch->snapshot = cqrs_apply_snapshot();
-	if (!run_window(version, checkpoint, batch, &window))
+	if (!run_window(version, checkpoint, batch, captured, &window))
 	{
 		UnregisterSnapshot(batch->snapshot);
 		batch->snapshot = NULL;

@@ -71,6 +71,12 @@ typedef struct CqrsWindow
 extern CqrsWindow *cqrs_delta_read(const CqrsProgram *program, int32 version, Snapshot snapshot,
 								   const CqrsSnapshot *checkpoint, bool decode);
 
+/* ---- needs.c: what a version asks of capture ---- */
+
+/* Does the registry say of the version what its program asks for?  And have it say so. */
+extern bool cqrs_needs_recorded(const CqrsVersion *version, const CqrsProgram *program);
+extern void cqrs_needs_record(const CqrsVersion *version, const CqrsProgram *program);
+
 /* ---- strategy.c: statements in order ---- */
 
 extern void cqrs_strategy_keys(CqrsProgramEntry *entry, CqrsWindow *window, Snapshot snapshot);

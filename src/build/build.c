@@ -80,20 +80,6 @@ cqrs_build_attach(int32 id, bool wait)
 }
 
 /*
- * all_attached tells whether all sources of a version are captured.
- */
-static bool
-all_attached(int32 version)
-{
-	ListCell   *cell;
-
-	foreach(cell, cqrs_version_source_list(version))
-		if (!cqrs_source_get(((CqrsVersionSource *) lfirst(cell))->source)->attached)
-			return false;
-	return true;
-}
-
-/*
  * fill_table inserts what the definition yields at the snapshot.
  */
 static void
@@ -191,7 +177,7 @@ cqrs_build_fill(int32 id, bool wait)
 
 	if (version == NULL || cqrs_build_filled(id))
 		return !busy;
-	if (!all_attached(id) || !cqrs_apply_lock(version, wait))
+	if (!cqrs_version_covered(id) || !cqrs_apply_lock(version, wait))
 		return false;
 	as_of = cqrs_clock_now();
 	snapshot = cqrs_apply_snapshot();

@@ -111,12 +111,31 @@ ensure_triggers(Relation rel)
 }
 
 /*
- * is_attached tells whether changes of a source are captured right now.
+ * is_attached tells whether changes of a source are captured right now, of all the columns that are asked for.
  */
 static bool
 is_attached(const CqrsSource *source)
 {
-	return source->attached && exists(source->relation) && cqrs_source_intact(source->relation);
+	Bitmapset  *watched;
+	Bitmapset  *imaged;
+
+	cqrs_capture_demand(source, &watched, &imaged);
+	return bms_is_subset(watched, source->watched) && bms_is_subset(imaged, source->imaged) &&
+		cqrs_source_covers(source, watched, imaged);
+}
+
+/*
+ * grow has the source captured for all that is asked of it, and no less than before.
+ */
+static void
+grow(CqrsSource *source)
+{
+	Bitmapset  *watched;
+	Bitmapset  *imaged;
+
+	cqrs_capture_demand(source, &watched, &imaged);
+	source->watched = bms_add_members(watched, source->watched);
+	source->imaged = bms_add_members(imaged, source->imaged);
 }
 
 /*
@@ -166,6 +185,7 @@ attach_one(int32 id)
 	(void) cqrs_capture_shape(source->id, rel);
 	table_close(rel, NoLock);
 	source->attached = true;
+	grow(source);
 	cqrs_source_update(source);
 }
 

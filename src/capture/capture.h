@@ -7,7 +7,9 @@
 
 #include "postgres.h"
 
+#include "nodes/bitmapset.h"
 #include "nodes/pg_list.h"
+#include "registry/registry.h"
 
 /*
  * Make sure every source (List of source ids, as integers) is captured from now on: creates its triggers, or puts its plan in
@@ -16,6 +18,12 @@
  * anything was changed (a worker then commits before it fills).
  */
 extern bool cqrs_capture_attach(List *sources);
+
+/*
+ * The columns of a source that are to be watched and imaged: all that versions not retired ask for, and its primary key; with cqrs.capture all.
+ * Takes ACCESS SHARE on the source while it looks.
+ */
+extern void cqrs_capture_demand(const CqrsSource *source, Bitmapset **watched, Bitmapset **imaged);
 
 /*
  * Let go of sources that no version reads and cqrs.capture has not asked for: their plan is emptied at once, and one try is made to

@@ -43,18 +43,21 @@ CREATE TABLE cqrs_internal.source (
     relation regclass NOT NULL,
     attached boolean NOT NULL,
     captured boolean NOT NULL,
+    watched  smallint[] NOT NULL,
+    imaged   smallint[] NOT NULL,
     CONSTRAINT source_pkey PRIMARY KEY (id),
     CONSTRAINT source_relation_key UNIQUE (relation)
 );
-COMMENT ON TABLE cqrs_internal.source IS 'command-side tables whose changes are captured';
+COMMENT ON TABLE cqrs_internal.source IS 'command-side tables whose changes are captured, and of which columns';
 
 CREATE TABLE cqrs_internal.version_source (
     version integer NOT NULL,
     source  integer NOT NULL,
-    columns smallint[] NOT NULL,
+    watched smallint[] NOT NULL,
+    imaged  smallint[] NOT NULL,
     CONSTRAINT version_source_pkey PRIMARY KEY (version, source)
 );
-COMMENT ON TABLE cqrs_internal.version_source IS 'which columns of which sources a version reads';
+COMMENT ON TABLE cqrs_internal.version_source IS 'which columns of which sources a version reads, and which of them it must find in images';
 
 CREATE TABLE cqrs_internal.shape (
     id      integer NOT NULL,

@@ -91,7 +91,7 @@ SELECT s.relation AS source,
              WHERE a.attrelid = s.relation AND a.attnum > 0 AND NOT a.attisdropped
                    AND (s.captured OR EXISTS (SELECT FROM cqrs_internal.version_source r
                                               JOIN cqrs_internal.version v ON v.id = r.version
-                                              WHERE r.source = s.id AND v.state <> 'retired' AND a.attnum = ANY (r.columns)))
+                                              WHERE r.source = s.id AND v.state <> 'retired' AND a.attnum = ANY (r.watched)))
              ORDER BY a.attnum) AS watched,
        ARRAY(SELECT a.attname FROM pg_catalog.pg_attribute a
              WHERE s.attached AND a.attrelid = s.relation AND a.attnum > 0 AND NOT a.attisdropped
@@ -105,7 +105,7 @@ SELECT s.relation AS source,
               JOIN cqrs_internal.projection p ON p.id = v.projection
               CROSS JOIN LATERAL (SELECT pg_catalog.string_agg(a.attname, ', ' ORDER BY a.attnum) AS names
                                   FROM pg_catalog.pg_attribute a
-                                  WHERE a.attrelid = s.relation AND a.attnum = ANY (r.columns)) columns
+                                  WHERE a.attrelid = s.relation AND a.attnum = ANY (r.watched)) columns
               WHERE r.source = s.id AND v.state <> 'retired'),
              CASE WHEN s.captured THEN 'cqrs.capture' END) AS why
 FROM cqrs_internal.source s;

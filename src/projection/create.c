@@ -301,10 +301,12 @@ register_sources(const CqrsVersion *version)
 	qsort(program->sources, program->nsources, sizeof(CqrsProgramSource), compare_relations);
 	for (int i = 0; i < program->nsources; i++)
 	{
-		CqrsVersionSource row = {.version = version->id, .columns = program->sources[i].columns};
+		CqrsVersionSource row = {.version = version->id};
 
 		cqrs_capture_check(program->sources[i].relation);
 		check_trigger_right(program->sources[i].relation);
+		row.watched = program->sources[i].columns;
+		row.imaged = program->sources[i].columns;
 		row.source = cqrs_source_insert(program->sources[i].relation)->id;
 		cqrs_version_source_insert(&row);
 	}

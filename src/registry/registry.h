@@ -97,14 +97,17 @@ typedef struct CqrsSource
 	int32		id;
 	Oid			relation;
 	bool		attached;		/* its trigger is there and its plan is in force */
-	bool		captured;		/* whole rows, asked for by cqrs.capture */
+	bool		captured;		/* whole rows, asked for by cqrs.capture: all columns are watched and imaged, whatever the sets say */
+	Bitmapset  *watched;		/* in force: attribute numbers of the columns whose change is captured */
+	Bitmapset  *imaged;			/* and of those that images hold; each is watched, too */
 } CqrsSource;
 
 typedef struct CqrsVersionSource
 {
 	int32		version;
 	int32		source;
-	Bitmapset  *columns;		/* attribute numbers the definition reads */
+	Bitmapset  *watched;		/* attribute numbers of the columns the definition reads */
+	Bitmapset  *imaged;			/* and of those it must find in images */
 } CqrsVersionSource;
 
 /* How the images of a source's rows are laid out: what attributes were when a chunk was written. */
@@ -201,6 +204,12 @@ extern void cqrs_source_delete(int32 id);
 /* Are the relation's capture triggers (rows, TRUNCATE) there, and fire always? */
 extern bool cqrs_source_intact(Oid relation);
 
+/* Is the source captured well enough for who needs these columns: attached, its triggers intact, the sets in force no smaller?  NULL is not. */
+extern bool cqrs_source_covers(const CqrsSource *source, const Bitmapset *watched, const Bitmapset *imaged);
+
+/* Are all sources of a version captured as it needs?  One whose table a lock keeps us from looking at counts as captured. */
+extern bool cqrs_version_covered(int32 version);
+
 /* ---- trees: a partitioned table or inheritance parent and all below it, as the catalogs say now, without locks ---- */
 
 /* All relations of the tree under one, itself included, by OID; and those of them that hold rows themselves. */
@@ -212,6 +221,7 @@ extern List *cqrs_tree_ancestors(Oid relation);
 
 /* ---- what versions read ---- */
 extern void cqrs_version_source_insert(const CqrsVersionSource *row);
+extern void cqrs_version_source_delete(int32 version);	/* all of a version's */
 extern List *cqrs_version_source_list(int32 version);	/* List of CqrsVersionSource *; all versions' with 0 */
 
 /* The ids of the sources a version reads, as an array. */

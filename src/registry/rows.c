@@ -243,3 +243,49 @@ cqrs_rows_int2_array(const int16 *values, int count)
 		elements[i] = Int16GetDatum(values[i]);
 	return PointerGetDatum(construct_array(elements, count, INT2OID, sizeof(int16), true, TYPALIGN_SHORT));
 }
+
+/*
+ * cqrs_rows_int2s copies a smallint[] out.
+ */
+int16 *
+cqrs_rows_int2s(Datum array, int *count)
+{
+	Datum	   *elements;
+	int16	   *result;
+
+	deconstruct_array(DatumGetArrayTypeP(array), INT2OID, sizeof(int16), true, TYPALIGN_SHORT, &elements, NULL, count);
+	result = palloc(sizeof(int16) * Max(*count, 1));
+	for (int i = 0; i < *count; i++)
+		result[i] = DatumGetInt16(elements[i]);
+	return result;
+}
+
+/*
+ * cqrs_rows_columns_array makes a smallint[] of a set of attribute numbers.
+ */
+Datum
+cqrs_rows_columns_array(const Bitmapset *columns)
+{
+	int16	   *values = palloc(sizeof(int16) * (bms_num_members(columns) + 1));
+	int			count = 0;
+	int			column = -1;
+
+	while ((column = bms_next_member(columns, column)) >= 0)
+		values[count++] = column;
+	return cqrs_rows_int2_array(values, count);
+}
+
+/*
+ * cqrs_rows_columns makes a set of what cqrs_rows_columns_array made.
+ */
+Bitmapset *
+cqrs_rows_columns(Datum array)
+{
+	int			count;
+	int16	   *values = cqrs_rows_int2s(array, &count);
+	Bitmapset  *columns = NULL;
+
+	for (int i = 0; i < count; i++)
+		columns = bms_add_member(columns, values[i]);
+	return columns;
+}

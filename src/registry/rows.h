@@ -42,5 +42,10 @@ extern int	cqrs_rows_delete(const CqrsRowScan *scan);	/* all rows found; how man
 extern Datum cqrs_rows_text(const char *value, bool *isnull);
 extern char *cqrs_rows_string(const Datum *values, const bool *nulls, int index);
 extern Datum cqrs_rows_int2_array(const int16 *values, int count);
+extern int16 *cqrs_rows_int2s(Datum array, int *count);
+
+/* Sets of attribute numbers. */
+extern Datum cqrs_rows_columns_array(const Bitmapset *columns);
+extern Bitmapset *cqrs_rows_columns(Datum array);
 
 #endif							/* CQRS_REGISTRY_ROWS_H */

@@ -11,6 +11,7 @@
 #include "commands/trigger.h"
 #include "registry/registry.h"
 #include "registry/rows.h"
+#include "storage/lmgr.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/inval.h"
@@ -20,7 +21,7 @@
 
 enum
 {
-	COL_ID, COL_RELATION, COL_ATTACHED, COL_CAPTURED, COL_COUNT
+	COL_ID, COL_RELATION, COL_ATTACHED, COL_CAPTURED, COL_WATCHED, COL_IMAGED, COL_COUNT
 };
 
 enum
@@ -41,6 +42,8 @@ read_source(const Datum *values, const bool *nulls)
 	source->relation = DatumGetObjectId(values[COL_RELATION]);
 	source->attached = DatumGetBool(values[COL_ATTACHED]);
 	source->captured = DatumGetBool(values[COL_CAPTURED]);
+	source->watched = cqrs_rows_columns(values[COL_WATCHED]);
+	source->imaged = cqrs_rows_columns(values[COL_IMAGED]);
 	return source;
 }
 
@@ -55,6 +58,8 @@ form_source(const CqrsSource *source, Datum *values, bool *nulls)
 	values[COL_RELATION] = ObjectIdGetDatum(source->relation);
 	values[COL_ATTACHED] = BoolGetDatum(source->attached);
 	values[COL_CAPTURED] = BoolGetDatum(source->captured);
+	values[COL_WATCHED] = cqrs_rows_columns_array(source->watched);
+	values[COL_IMAGED] = cqrs_rows_columns_array(source->imaged);
 }
 
 /*
@@ -80,13 +85,23 @@ invalidate(Oid relation)
 }
 
 /*
+ * find_source returns a source by id, or NULL.
+ */
+static CqrsSource *
+find_source(int32 id)
+{
+	CqrsRowScan scan = by_id(id);
+
+	return cqrs_rows_read_one(&scan, read_source);
+}
+
+/*
  * cqrs_source_get returns a source by id.
  */
 CqrsSource *
 cqrs_source_get(int32 id)
 {
-	CqrsRowScan scan = by_id(id);
-	CqrsSource *source = cqrs_rows_read_one(&scan, read_source);
+	CqrsSource *source = find_source(id);
 
 	if (source == NULL)
 		elog(ERROR, "source %d does not exist", id);
@@ -191,6 +206,45 @@ cqrs_source_intact(Oid relation)
 	}
 	table_close(rel, AccessShareLock);
 	return rows && truncates;
+}
+
+/*
+ * cqrs_source_covers tells whether a source is captured well enough for who needs these columns.
+ */
+bool
+cqrs_source_covers(const CqrsSource *source, const Bitmapset *watched, const Bitmapset *imaged)
+{
+	if (source == NULL || !source->attached)
+		return false;
+	if (!source->captured && !(bms_is_subset(watched, source->watched) && bms_is_subset(imaged, source->imaged)))
+		return false;
+	return SearchSysCacheExists1(RELOID, ObjectIdGetDatum(source->relation)) && cqrs_source_intact(source->relation);
+}
+
+/*
+ * cqrs_version_covered tells whether all sources of a version are captured as it needs.
+ *
+ * Who waits for a table must not wait for locks on it: where somebody holds one that keeps us from looking, it is taken to be captured.
+ */
+bool
+cqrs_version_covered(int32 version)
+{
+	bool		covered = true;
+	ListCell   *cell;
+
+	foreach(cell, cqrs_version_source_list(version))
+	{
+		CqrsVersionSource *needs = lfirst(cell);
+		CqrsSource *source = find_source(needs->source);
+
+		if (source == NULL)
+			return false;
+		if (!ConditionalLockRelationOid(source->relation, AccessShareLock))
+			continue;
+		covered = covered && cqrs_source_covers(source, needs->watched, needs->imaged);
+		UnlockRelationOid(source->relation, AccessShareLock);
+	}
+	return covered;
 }
 
 /*

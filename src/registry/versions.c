@@ -96,22 +96,6 @@ array_of(List *strings, bool nodes)
 }
 
 /*
- * int2s_of copies a smallint[] out.
- */
-static int16 *
-int2s_of(Datum array, int *count)
-{
-	Datum	   *elements;
-	int16	   *result;
-
-	deconstruct_array(DatumGetArrayTypeP(array), INT2OID, sizeof(int16), true, TYPALIGN_SHORT, &elements, NULL, count);
-	result = palloc(sizeof(int16) * Max(*count, 1));
-	for (int i = 0; i < *count; i++)
-		result[i] = DatumGetInt16(elements[i]);
-	return result;
-}
-
-/*
  * read_version makes a CqrsVersion of a row.
  */
 static void *
@@ -130,7 +114,7 @@ read_version(const Datum *values, const bool *nulls)
 	version->schema = DatumGetObjectId(values[COL_SCHEMA]);
 	version->table = DatumGetObjectId(values[COL_TABLE]);
 	version->definition = DatumGetObjectId(values[COL_DEFINITION]);
-	version->key = int2s_of(values[COL_KEY], &version->nkeys);
+	version->key = cqrs_rows_int2s(values[COL_KEY], &version->nkeys);
 	version->indexes = strings_of(values[COL_INDEXES], false);
 	version->settings = strings_of(values[COL_SETTINGS], true);
 	version->created_at = DatumGetTimestampTz(values[COL_CREATED_AT]);
@@ -273,10 +257,9 @@ void
 cqrs_version_delete(int32 id)
 {
 	CqrsRowScan version = by_id(id);
-	CqrsRowScan sources = of_version(CQRS_CAT_VERSION_SOURCE, "version_source_pkey", id);
 	CqrsRowScan checkpoints = of_version(CQRS_CAT_CHECKPOINT, "checkpoint_pkey", id);
 
-	(void) cqrs_rows_delete(&sources);
+	cqrs_version_source_delete(id);
 	(void) cqrs_rows_delete(&checkpoints);
 	(void) cqrs_rows_delete(&version);
 }
@@ -313,13 +296,11 @@ static void *
 read_version_source(const Datum *values, const bool *nulls)
 {
 	CqrsVersionSource *row = palloc0(sizeof(CqrsVersionSource));
-	int			count;
-	int16	   *columns = int2s_of(values[2], &count);
 
 	row->version = DatumGetInt32(values[0]);
 	row->source = DatumGetInt32(values[1]);
-	for (int i = 0; i < count; i++)
-		row->columns = bms_add_member(row->columns, columns[i]);
+	row->watched = cqrs_rows_columns(values[2]);
+	row->imaged = cqrs_rows_columns(values[3]);
 	return row;
 }
 
@@ -329,17 +310,25 @@ read_version_source(const Datum *values, const bool *nulls)
 void
 cqrs_version_source_insert(const CqrsVersionSource *row)
 {
-	Datum		values[3];
-	bool		nulls[3] = {false};
-	int16	   *columns = palloc(sizeof(int16) * (bms_num_members(row->columns) + 1));
-	int			count = 0;
+	Datum		values[4];
+	bool		nulls[4] = {false};
 
-	for (int i = -1; (i = bms_next_member(row->columns, i)) >= 0;)
-		columns[count++] = i;
 	values[0] = Int32GetDatum(row->version);
 	values[1] = Int32GetDatum(row->source);
-	values[2] = cqrs_rows_int2_array(columns, count);
+	values[2] = cqrs_rows_columns_array(row->watched);
+	values[3] = cqrs_rows_columns_array(row->imaged);
 	cqrs_rows_insert(CQRS_CAT_VERSION_SOURCE, values, nulls);
+}
+
+/*
+ * cqrs_version_source_delete removes all that is recorded of what a version reads.
+ */
+void
+cqrs_version_source_delete(int32 version)
+{
+	CqrsRowScan scan = of_version(CQRS_CAT_VERSION_SOURCE, "version_source_pkey", version);
+
+	(void) cqrs_rows_delete(&scan);
 }
 
 /*

@@ -159,39 +159,6 @@ cqrs_token_stuck(const CqrsVersion *version)
 }
 
 /*
- * is_captured tells whether a source's changes are captured; where somebody holds a lock that keeps us from looking, they are taken to be.
- */
-static bool
-is_captured(const CqrsSource *source)
-{
-	bool		captured;
-
-	if (!ConditionalLockRelationOid(source->relation, AccessShareLock))
-		return true;
-	captured = SearchSysCacheExists1(RELOID, ObjectIdGetDatum(source->relation)) && cqrs_source_intact(source->relation);
-	UnlockRelationOid(source->relation, AccessShareLock);
-	return captured;
-}
-
-/*
- * all_captured tells whether the changes of all sources of a version are captured.
- */
-static bool
-all_captured(int32 version)
-{
-	ListCell   *cell;
-
-	foreach(cell, cqrs_version_source_list(version))
-	{
-		CqrsSource *source = cqrs_source_get(((CqrsVersionSource *) lfirst(cell))->source);
-
-		if (source == NULL || !is_captured(source))
-			return false;
-	}
-	return true;
-}
-
-/*
  * cqrs_token_checkpoint returns the version's newest checkpoint, or NULL where there is none that tells what its table holds.
  *
  * What the applier will find before its next batch, that it must evaluate all anew, the reader finds here before it.
@@ -202,7 +169,7 @@ cqrs_token_checkpoint(const CqrsVersion *version)
 	CqrsCheckpoint *checkpoint = cqrs_checkpoint_latest(version->id);
 
 	if (checkpoint == NULL || !checkpoint->ours || version->status == CQRS_STATUS_STALE ||
-		!has_definition(version) || !all_captured(version->id))
+		!has_definition(version) || !cqrs_version_covered(version->id))
 		return NULL;
 	return checkpoint;
 }

@@ -28,13 +28,14 @@ broken_sources(int32 version, bool *busy)
 	*busy = false;
 	foreach(cell, cqrs_version_source_list(version))
 	{
-		CqrsSource *source = cqrs_source_get(((CqrsVersionSource *) lfirst(cell))->source);
+		CqrsVersionSource *needs = lfirst(cell);
+		CqrsSource *source = cqrs_source_get(needs->source);
 
 		if (source == NULL || get_rel_relkind(source->relation) == '\0')
 			continue;
 		if (!cqrs_locks_try(list_make1_oid(source->relation), AccessShareLock, AT_ONCE_MS, NULL))
 			*busy = true;
-		else if (!cqrs_source_intact(source->relation))
+		else if (!cqrs_source_covers(source, needs->watched, needs->imaged))
 			broken = lappend_int(broken, source->id);
 	}
 	return broken;
