@@ -304,7 +304,7 @@ SELECT kind, md5(old_row::text) = md5(lag(new_row) OVER (ORDER BY position)::tex
        new_row -> 'c500' AS c500, new_row ->> 'c1000' AS c1000
 FROM cqrs.outbox WHERE source = 'wide'::regclass ORDER BY position;
 
--- Types of all layouts, and an update that shares everything, something or nothing with the old row.
+-- Types of all layouts, and an update that shares everything with the old row, and is none, or something or nothing.
 CREATE TYPE pair AS (x integer, y text);
 CREATE TYPE mood AS ENUM ('sad', 'glad');
 CREATE DOMAIN positive AS integer CHECK (VALUE > 0);

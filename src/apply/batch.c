@@ -159,10 +159,10 @@ check_select(const CqrsProgramSource *source, Oid owner)
 				 errhint("Exempt the owner from it, or give the projection another owner.")));
 	if (pg_class_aclcheck(source->relation, owner, ACL_SELECT) == ACLCHECK_OK)
 		return;
-	if (bms_is_empty(source->columns) &&
+	if (bms_is_empty(source->watched) &&
 		pg_attribute_aclcheck_all(source->relation, owner, ACL_SELECT, ACLMASK_ANY) != ACLCHECK_OK)
 		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_TABLE, get_rel_name(source->relation));
-	while ((column = bms_next_member(source->columns, column)) >= 0)
+	while ((column = bms_next_member(source->watched, column)) >= 0)
 		if (pg_attribute_aclcheck(source->relation, column, owner, ACL_SELECT) != ACLCHECK_OK)
 			aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_TABLE, get_rel_name(source->relation));
 }

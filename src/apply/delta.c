@@ -3,7 +3,8 @@
  *		From chunks of the outbox to one delta a source: typed rows with a weight.
  *
  * Reads the window between a version's checkpoint and the batch's snapshot.  An update gives an old image of weight -1 and a new one of +1; one
- * that changes no column the definition reads gives none.  Leaves what to do with deltas to strategy.c.  Memory is CurrentMemoryContext's.
+ * that changes no column the definition reads gives none.  Rows hold the columns by which affected keys are found, no others.  Leaves what to do with
+ * deltas to strategy.c.  Memory is CurrentMemoryContext's.
  */
 #include "postgres.h"
 
@@ -18,13 +19,18 @@
 typedef struct Reader
 {
 	const CqrsProgramSource *source;
-	int32		shape;			/* the last one checked, 0 for none */
-	bool		fits;			/* does it hold every column, with today's type? */
-	Datum	   *values;			/* of an image, by attribute */
-	bool	   *nulls;
-	int			natts;
-	Datum	   *rows[2];		/* old and new, of the delta */
-	bool	   *row_nulls[2];
+	const CqrsShape *shape;		/* the last one checked, NULL for none */
+	bool		fits;			/* does it tell of every column what the version needs, with today's type? */
+	int		   *imaged;			/* by column of the delta: which column of the images */
+	int			nwatched;
+	int		   *watched;		/* columns of the images whose change counts */
+	int			nnoted;
+	int		   *noted;			/* noted columns whose change counts */
+	int			space;			/* columns that there is room for: */
+	Datum	   *values[2];		/* of the old and new image */
+	bool	   *nulls[2];
+	Datum	   *row;			/* of the delta */
+	bool	   *row_nulls;
 } Reader;
 
 /*
@@ -33,109 +39,171 @@ typedef struct Reader
 static void
 init_reader(Reader *reader, const CqrsProgramSource *source)
 {
+	int			nwatched = bms_num_members(source->watched);
+
 	memset(reader, 0, sizeof(Reader));
 	reader->source = source;
-	for (int side = 0; side < 2; side++)
-	{
-		reader->rows[side] = palloc0(sizeof(Datum) * source->delta->natts);
-		reader->row_nulls[side] = palloc0(sizeof(bool) * source->delta->natts);
-	}
+	reader->imaged = palloc(sizeof(int) * source->delta->natts);
+	reader->watched = palloc(sizeof(int) * (nwatched + 1));
+	reader->noted = palloc(sizeof(int) * (nwatched + 1));
+	reader->row = palloc(sizeof(Datum) * source->delta->natts);
+	reader->row_nulls = palloc0(sizeof(bool) * source->delta->natts);
 }
 
 /*
- * check_shape finds out whether images of a shape hold all that the delta needs; they do not if a column was added, or got another type, since.
+ * find_column returns the index of a column in a list of attribute numbers, or -1.
  */
-static void
-check_shape(Reader *reader, int32 shape, TupleDesc desc)
+static int
+find_column(const AttrNumber *columns, int count, AttrNumber column)
 {
-	const CqrsProgramSource *source = reader->source;
-
-	reader->shape = shape;
-	reader->fits = true;
-	for (int i = 0; i < source->delta->natts - 1; i++)
-	{
-		AttrNumber	attnum = source->delta_attnum[i];
-
-		if (attnum > desc->natts ||
-			TupleDescAttr(desc, attnum - 1)->atttypid != TupleDescAttr(source->delta, i)->atttypid)
-			reader->fits = false;
-	}
-	if (desc->natts > reader->natts)
-	{
-		reader->natts = desc->natts;
-		reader->values = palloc(sizeof(Datum) * desc->natts);
-		reader->nulls = palloc(sizeof(bool) * desc->natts);
-	}
+	for (int i = 0; i < count; i++)
+		if (columns[i] == column)
+			return i;
+	return -1;
 }
 
 /*
- * read_image takes the delta's columns out of one image.
- */
-static void
-read_image(Reader *reader, HeapTuple image, TupleDesc desc, int side)
-{
-	const CqrsProgramSource *source = reader->source;
-	int			weight = source->delta->natts - 1;
-
-	heap_deform_tuple(image, desc, reader->values, reader->nulls);
-	for (int i = 0; i < weight; i++)
-	{
-		reader->rows[side][i] = reader->values[source->delta_attnum[i] - 1];
-		reader->row_nulls[side][i] = reader->nulls[source->delta_attnum[i] - 1];
-	}
-	reader->rows[side][weight] = Int64GetDatum(side == 0 ? -1 : 1);
-}
-
-/*
- * same_rows tells whether old and new image agree in all columns of the delta.
- *
- * It compares bytes: to take equal values for different costs a little work, nothing else.
+ * find_imaged finds the delta's columns in images; false if one is not in them, or had another type.
  */
 static bool
-same_rows(Reader *reader)
+find_imaged(Reader *reader, const CqrsShape *shape)
 {
-	TupleDesc	delta = reader->source->delta;
+	const CqrsProgramSource *source = reader->source;
 
-	for (int i = 0; i < delta->natts - 1; i++)
+	for (int i = 0; i < source->delta->natts - 1; i++)
 	{
-		Form_pg_attribute att = TupleDescAttr(delta, i);
+		int			column = find_column(shape->columns, shape->desc->natts, source->delta_attnum[i]);
 
-		if (reader->row_nulls[0][i] != reader->row_nulls[1][i])
+		if (column < 0 || TupleDescAttr(shape->desc, column)->atttypid != TupleDescAttr(source->delta, i)->atttypid)
 			return false;
-		if (!reader->row_nulls[0][i] &&
-			!datumIsEqual(reader->rows[0][i], reader->rows[1][i], att->attbyval, att->attlen))
+		reader->imaged[i] = column;
+	}
+	return true;
+}
+
+/*
+ * find_watched finds out by what changes of the columns that the definition reads can be told; false if one was not watched.
+ */
+static bool
+find_watched(Reader *reader, const CqrsShape *shape)
+{
+	int			attnum = -1;
+
+	reader->nwatched = reader->nnoted = 0;
+	while ((attnum = bms_next_member(reader->source->watched, attnum)) >= 0)
+	{
+		int			imaged = find_column(shape->columns, shape->desc->natts, attnum);
+		int			noted = find_column(shape->noted, shape->nnoted, attnum);
+
+		if (imaged >= 0)
+			reader->watched[reader->nwatched++] = imaged;
+		else if (noted >= 0)
+			reader->noted[reader->nnoted++] = noted;
+		else
 			return false;
 	}
 	return true;
 }
 
 /*
- * add_change puts one change into its source's delta; false if its images do not fit.
+ * check_shape finds out whether changes recorded in a shape tell all that the version needs; they do not if a column was added, or got another type, since.
+ */
+static void
+check_shape(Reader *reader, const CqrsShape *shape)
+{
+	for (int side = 0; side < 2 && shape->desc->natts > reader->space; side++)
+	{
+		reader->values[side] = palloc(sizeof(Datum) * shape->desc->natts);
+		reader->nulls[side] = palloc(sizeof(bool) * shape->desc->natts);
+	}
+	reader->space = Max(reader->space, shape->desc->natts);
+	reader->shape = shape;
+	reader->fits = find_imaged(reader, shape) && find_watched(reader, shape);
+}
+
+/*
+ * same_columns tells whether old and new image agree in some of their columns.
+ *
+ * It compares bytes: to take equal values for different costs a little work, nothing else.
+ */
+static bool
+same_columns(const Reader *reader, const int *columns, int count)
+{
+	for (int i = 0; i < count; i++)
+	{
+		int			column = columns[i];
+		Form_pg_attribute att = TupleDescAttr(reader->shape->desc, column);
+
+		if (reader->nulls[0][column] != reader->nulls[1][column])
+			return false;
+		if (!reader->nulls[0][column] &&
+			!datumIsEqual(reader->values[0][column], reader->values[1][column], att->attbyval, att->attlen))
+			return false;
+	}
+	return true;
+}
+
+/*
+ * concerns tells whether an update changes any column that the definition reads.
+ */
+static bool
+concerns(const Reader *reader, const CqrsChange *change)
+{
+	for (int i = 0; i < reader->nnoted; i++)
+		if (cqrs_outbox_noted(change->noted, reader->noted[i]))
+			return true;
+	return !same_columns(reader, reader->watched, reader->nwatched);
+}
+
+/*
+ * put_row puts the old (side 0) or new image into the delta.
+ */
+static void
+put_row(Reader *reader, CqrsDelta *delta, int side)
+{
+	TupleDesc	desc = reader->source->delta;
+	int			weight = desc->natts - 1;
+
+	for (int i = 0; i < weight; i++)
+	{
+		reader->row[i] = reader->values[side][reader->imaged[i]];
+		reader->row_nulls[i] = reader->nulls[side][reader->imaged[i]];
+	}
+	reader->row[weight] = Int64GetDatum(side == 0 ? -1 : 1);
+	tuplestore_putvalues(delta->rows, desc, reader->row, reader->row_nulls);
+	delta->nrows++;
+}
+
+/*
+ * add_change puts one change into its source's delta; false if it does not tell all that the version needs.
+ *
+ * An update of columns that no statement looks for in images puts the same row in twice: gone and come.  Its old image then leads nowhere that its new one,
+ * or that of a later change, does not.
  */
 static bool
 add_change(Reader *reader, CqrsDelta *delta, const CqrsChange *change)
 {
-	TupleDesc	desc = cqrs_outbox_shape_desc(change->shape, NULL);
+	const CqrsShape *shape = cqrs_outbox_shape(change->shape);
 
-	if (reader->shape != change->shape)
-		check_shape(reader, change->shape, desc);
+	if (reader->shape != shape)
+		check_shape(reader, shape);
 	if (!reader->fits)
 		return false;
 
 	if (change->old_tuple)
-		read_image(reader, change->old_tuple, desc, 0);
+		heap_deform_tuple(change->old_tuple, shape->desc, reader->values[0], reader->nulls[0]);
 	if (change->new_tuple)
-		read_image(reader, change->new_tuple, desc, 1);
-	if (change->old_tuple && change->new_tuple && same_rows(reader))
+		heap_deform_tuple(change->new_tuple, shape->desc, reader->values[1], reader->nulls[1]);
+	if (change->kind == CQRS_CHANGE_UPDATE && !concerns(reader, change))
 		return true;
-	for (int side = 0; side < 2; side++)
+	if (change->old_tuple)
 	{
-		if ((side == 0 ? change->old_tuple : change->new_tuple) == NULL)
-			continue;
-		tuplestore_putvalues(delta->rows, reader->source->delta, reader->rows[side], reader->row_nulls[side]);
-		delta->nrows++;
-		delta->has_old |= side == 0;
+		put_row(reader, delta, 0);
+		delta->has_old |= change->new_tuple == NULL ||
+			!same_columns(reader, reader->imaged, reader->source->delta->natts - 1);
 	}
+	if (change->new_tuple)
+		put_row(reader, delta, 1);
 	return true;
 }
 

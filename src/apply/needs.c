@@ -40,8 +40,8 @@ cqrs_needs_recorded(const CqrsVersion *version, const CqrsProgram *program)
 	{
 		const CqrsVersionSource *row = needs_of(rows, program->sources[i].relation);
 
-		if (row == NULL || !bms_equal(row->watched, program->sources[i].columns) ||
-			!bms_equal(row->imaged, program->sources[i].columns))
+		if (row == NULL || !bms_equal(row->watched, program->sources[i].watched) ||
+			!bms_equal(row->imaged, program->sources[i].imaged))
 			return false;
 	}
 	return true;
@@ -62,8 +62,8 @@ cqrs_needs_record(const CqrsVersion *version, const CqrsProgram *program)
 		if (source == NULL)
 			continue;
 		row.source = source->id;
-		row.watched = program->sources[i].columns;
-		row.imaged = program->sources[i].columns;
+		row.watched = program->sources[i].watched;
+		row.imaged = program->sources[i].imaged;
 		cqrs_version_source_insert(&row);
 	}
 }

@@ -182,10 +182,10 @@ attach_one(int32 id)
 	cqrs_capture_check(source->relation);
 	rel = table_open(source->relation, NoLock);
 	ensure_triggers(rel);
-	(void) cqrs_capture_shape(source->id, rel);
 	table_close(rel, NoLock);
 	source->attached = true;
 	grow(source);
+	(void) cqrs_capture_shape(source);
 	cqrs_source_update(source);
 }
 
@@ -304,7 +304,7 @@ lock_unwanted(const CqrsSource *seen)
 }
 
 /*
- * cqrs_capture_release empties the plans of sources that nothing asks for, and makes one try to drop their triggers.
+ * cqrs_capture_release empties the plans of sources that nothing asks for, and makes one try to drop their triggers; those of others shrink.
  */
 void
 cqrs_capture_release(void)
@@ -323,6 +323,7 @@ cqrs_capture_release(void)
 		source->attached = false;
 		cqrs_source_update(source);
 	}
+	cqrs_capture_shrink();
 	(void) cqrs_capture_tidy();
 }
 

@@ -1,9 +1,9 @@
 /*
  * capture/cache.c
- *		The backend's cache of capture plans, by relation.
+ *		The backend's cache of capture plans, by trigger.
  *
  * A plan is filled from the registry under a catalog snapshot, never the transaction's: a transaction older than a projection must capture for it, too.
- * Whoever changes a plan invalidates the relation's cache entry; the callback only marks plans, so that filling survives an error or another
+ * Whoever changes a plan invalidates the cache entries of its tables; the callback only marks plans, so that filling survives an error or another
  * invalidation half way.
  *
  * A writer that finds the table's columns changed records a new shape in its own transaction.  If that is rolled back the shape is gone, and plans that
@@ -16,6 +16,7 @@
 #include "registry/registry.h"
 #include "utils/hsearch.h"
 #include "utils/inval.h"
+#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
 
@@ -24,9 +25,25 @@ enum
 	PLAN_STALE, PLAN_FILLING, PLAN_READY
 };
 
+static MemoryContext context = NULL;	/* of the plans */
 static HTAB *plans = NULL;
 static CqrsCapturePlan *last = NULL;	/* the one asked for last */
 static int	shape_level = 0;	/* the deepest nesting level whose rollback takes a shape with it; 0 if none does */
+
+/*
+ * forget_relation is called when a relation changes, or with 0 when any may have: it marks plans of its triggers.
+ */
+static void
+forget_relation(Datum arg, Oid relation)
+{
+	HASH_SEQ_STATUS status;
+	CqrsCapturePlan *plan;
+
+	hash_seq_init(&status, plans);
+	while ((plan = hash_seq_search(&status)) != NULL)
+		if (plan->relation == relation || !OidIsValid(relation))
+			plan->state = PLAN_STALE;
+}
 
 /*
  * forget_all marks all plans.
@@ -34,30 +51,7 @@ static int	shape_level = 0;	/* the deepest nesting level whose rollback takes a 
 static void
 forget_all(void)
 {
-	HASH_SEQ_STATUS status;
-	CqrsCapturePlan *plan;
-
-	hash_seq_init(&status, plans);
-	while ((plan = hash_seq_search(&status)) != NULL)
-		plan->state = PLAN_STALE;
-}
-
-/*
- * forget_relation is called when a relation changes: it marks its plan.
- */
-static void
-forget_relation(Datum arg, Oid relation)
-{
-	CqrsCapturePlan *plan;
-
-	if (!OidIsValid(relation))
-	{
-		forget_all();
-		return;
-	}
-	plan = hash_search(plans, &relation, HASH_FIND, NULL);
-	if (plan != NULL)
-		plan->state = PLAN_STALE;
+	forget_relation((Datum) 0, InvalidOid);
 }
 
 /*
@@ -98,7 +92,8 @@ make_cache(void)
 {
 	HASHCTL		info = {.keysize = sizeof(Oid),.entrysize = sizeof(CqrsCapturePlan)};
 
-	info.hcxt = AllocSetContextCreate(TopMemoryContext, "cqrs capture plans", ALLOCSET_SMALL_SIZES);
+	context = AllocSetContextCreate(TopMemoryContext, "cqrs capture plans", ALLOCSET_SMALL_SIZES);
+	info.hcxt = context;
 	plans = hash_create("cqrs capture plans", 32, &info, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 	CacheRegisterRelcacheCallback(forget_relation, (Datum) 0);
 	RegisterXactCallback(end_transaction, NULL);
@@ -106,94 +101,220 @@ make_cache(void)
 }
 
 /*
- * same_column tells whether a column of the table is as its shape says.
+ * cqrs_capture_shape returns the shape for a source as it is now; records it, in the current (sub)transaction, if it is new.
+ *
+ * Two writers that are the first after an ALTER TABLE may both record one: the same twice does no harm.
  */
-static bool
-same_column(Form_pg_attribute left, Form_pg_attribute right)
+const CqrsShape *
+cqrs_capture_shape(const CqrsSource *source)
 {
-	if (left->attisdropped != right->attisdropped || left->attlen != right->attlen || left->attalign != right->attalign)
-		return false;
-	return left->attisdropped ||
-		(left->atttypid == right->atttypid &&
-		 left->atttypmod == right->atttypmod &&
-		 left->attcollation == right->attcollation &&
-		 left->attbyval == right->attbyval &&
-		 strcmp(NameStr(left->attname), NameStr(right->attname)) == 0);
+	CqrsShape  *wanted = cqrs_capture_wanted_shape(source);
+	CqrsShape  *latest = cqrs_shape_latest(source->id);
+
+	if (latest != NULL && cqrs_capture_same_shape(latest, wanted))
+		return latest;
+	if (plans == NULL)
+		make_cache();
+	shape_level = Max(shape_level, GetCurrentTransactionNestLevel());
+	cqrs_shape_insert(wanted);
+	return wanted;
 }
 
 /*
- * same_layout tells whether rows of the table are as the shape says.
+ * find_attribute returns where the rows of a table have a column of the source, as an index from 0.
+ *
+ * Tables of one tree may have their columns in different orders; they are the same by name.
+ */
+static int
+find_attribute(const CqrsSource *source, AttrNumber attnum, Relation rel)
+{
+	TupleDesc	desc = RelationGetDescr(rel);
+	char	   *name;
+
+	if (source->relation == RelationGetRelid(rel))
+		return attnum - 1;
+	name = get_attname(source->relation, attnum, false);
+	for (int i = 0; i < desc->natts; i++)
+	{
+		if (TupleDescAttr(desc, i)->attisdropped || strcmp(NameStr(TupleDescAttr(desc, i)->attname), name) != 0)
+			continue;
+		pfree(name);
+		return i;
+	}
+	elog(ERROR, "table \"%s\" has no column \"%s\"", RelationGetRelationName(rel), name);
+	return -1;
+}
+
+/*
+ * bytes_of returns an alignment in bytes.
+ */
+static uint8
+bytes_of(char alignment)
+{
+	switch (alignment)
+	{
+		case TYPALIGN_CHAR:
+			return 1;
+		case TYPALIGN_SHORT:
+			return ALIGNOF_SHORT;
+		case TYPALIGN_INT:
+			return ALIGNOF_INT;
+		default:
+			return ALIGNOF_DOUBLE;
+	}
+}
+
+/*
+ * watch adds a column to those that are watched.
+ */
+static void
+watch(CqrsCapturePlan *plan, Relation rel, int from, int noted)
+{
+	CqrsWatchedColumn *watched = &plan->watched[plan->nwatched++];
+
+	watched->from = from;
+	watched->length = TupleDescAttr(RelationGetDescr(rel), from)->attlen;
+	watched->by_value = TupleDescAttr(RelationGetDescr(rel), from)->attbyval;
+	watched->noted = noted;
+	plan->deformed = Max(plan->deformed, from + 1);
+}
+
+/*
+ * is_whole tells whether images have the layout of the table's rows.
  */
 static bool
-same_layout(TupleDesc left, TupleDesc right)
+is_whole(const CqrsImaging *imaging, TupleDesc desc)
 {
-	if (left->natts != right->natts)
+	if (imaging->ncolumns != desc->natts)
 		return false;
-	for (int i = 0; i < left->natts; i++)
-		if (!same_column(TupleDescAttr(left, i), TupleDescAttr(right, i)))
+	for (int i = 0; i < desc->natts; i++)
+		if (imaging->columns[i].from != i)
 			return false;
 	return true;
 }
 
 /*
- * cqrs_capture_shape returns the shape for the table as it is now; records it, in the current (sub)transaction, if it is new.
- *
- * Two writers that are the first after an ALTER TABLE may both record one: the same twice does no harm.
+ * compare_watched orders watched columns as the row has them.
  */
-int32
-cqrs_capture_shape(int32 source, Relation rel)
+static int
+compare_watched(const void *left, const void *right)
 {
-	CqrsShape  *latest = cqrs_shape_latest(source);
-
-	if (latest != NULL && same_layout(RelationGetDescr(rel), latest->desc))
-		return latest->id;
-	if (plans == NULL)
-		make_cache();
-	shape_level = Max(shape_level, GetCurrentTransactionNestLevel());
-	return cqrs_shape_insert(source, RelationGetDescr(rel));
+	return ((const CqrsWatchedColumn *) left)->from - ((const CqrsWatchedColumn *) right)->from;
 }
 
 /*
- * fill_plan reads a relation's plan.
+ * lay_out fills a plan for a source that is attached, whose images have the shape.
+ */
+static void
+lay_out(CqrsCapturePlan *plan, const CqrsSource *source, const CqrsShape *shape, Relation rel)
+{
+	TupleDesc	desc = RelationGetDescr(rel);
+	CqrsImaging *imaging = &plan->imaging;
+
+	imaging->source = source->id;
+	imaging->shape = shape->id;
+	imaging->ncolumns = shape->desc->natts;
+	imaging->columns = palloc(sizeof(CqrsImagingColumn) * Max(imaging->ncolumns, 1));
+	imaging->nnoted = shape->nnoted;
+	plan->watched = palloc(sizeof(CqrsWatchedColumn) * (imaging->ncolumns + shape->nnoted + 1));
+	for (int i = 0; i < imaging->ncolumns; i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(shape->desc, i);
+		CqrsImagingColumn *column = &imaging->columns[i];
+
+		column->from = find_attribute(source, shape->columns[i], rel);
+		column->length = att->attlen;
+		column->alignment = bytes_of(att->attalign);
+		column->by_value = att->attbyval;
+		imaging->deformed = Max(imaging->deformed, column->from + 1);
+		watch(plan, rel, column->from, -1);
+	}
+	for (int i = 0; i < shape->nnoted; i++)
+		watch(plan, rel, find_attribute(source, shape->noted[i], rel), i);
+	qsort(plan->watched, plan->nwatched, sizeof(CqrsWatchedColumn), compare_watched);
+	imaging->whole = is_whole(imaging, desc);
+	imaging->missing = desc->constr != NULL && desc->constr->missing != NULL;
+}
+
+/*
+ * source_of returns the source whose changes a trigger tells, if it is attached, else NULL.
+ */
+static CqrsSource *
+source_of(const Trigger *trigger, Relation rel)
+{
+	CqrsSource *source;
+
+	if (!cqrs_registry_exists())
+		return NULL;
+	source = trigger->tgnargs > 0 ? cqrs_source_find(atoi(trigger->tgargs[0])) : cqrs_source_of_relation(RelationGetRelid(rel));
+	return source != NULL && source->attached ? source : NULL;
+}
+
+/*
+ * empty_plan takes all out of a plan.
+ */
+static void
+empty_plan(CqrsCapturePlan *plan)
+{
+	if (plan->captures)
+	{
+		pfree(plan->imaging.columns);
+		pfree(plan->watched);
+	}
+	memset(&plan->imaging, 0, sizeof(CqrsImaging));
+	plan->captures = false;
+	plan->watched = NULL;
+	plan->nwatched = 0;
+	plan->deformed = 0;
+}
+
+/*
+ * fill_plan reads a plan.
  *
  * If it is invalidated on the way it is good for this change, whose writer holds a lock on the table that nobody attaches under, and is read again for the
  * next.
  */
 static void
-fill_plan(CqrsCapturePlan *plan, Relation rel)
+fill_plan(CqrsCapturePlan *plan, const Trigger *trigger, Relation rel)
 {
 	CqrsSource *source;
 
+	empty_plan(plan);
+	plan->relation = RelationGetRelid(rel);
 	plan->state = PLAN_FILLING;
-	source = cqrs_registry_exists() ? cqrs_source_of_relation(plan->relation) : NULL;
-	if (source != NULL && source->attached)
+	source = source_of(trigger, rel);
+	if (source != NULL)
 	{
-		plan->shape = cqrs_capture_shape(source->id, rel);
-		plan->source = source->id;
+		const CqrsShape *shape = cqrs_capture_shape(source);
+		MemoryContext caller = MemoryContextSwitchTo(context);
+
+		lay_out(plan, source, shape, rel);
+		plan->captures = true;
+		MemoryContextSwitchTo(caller);
 	}
-	else
-		plan->source = 0;
 	if (plan->state == PLAN_FILLING)
 		plan->state = PLAN_READY;
 }
 
 /*
- * cqrs_capture_plan returns what to do with changes of a relation.
+ * cqrs_capture_plan returns what to do with changes that a trigger tells of.
  */
 const CqrsCapturePlan *
-cqrs_capture_plan(Relation rel)
+cqrs_capture_plan(const Trigger *trigger, Relation rel)
 {
-	Oid			relation = RelationGetRelid(rel);
 	bool		found;
 
-	if (last != NULL && last->relation == relation && last->state == PLAN_READY)
+	if (last != NULL && last->trigger == trigger->tgoid && last->state == PLAN_READY)
 		return last;
 	if (plans == NULL)
 		make_cache();
-	last = hash_search(plans, &relation, HASH_ENTER, &found);
+	last = hash_search(plans, &trigger->tgoid, HASH_ENTER, &found);
 	if (!found)
+	{
+		last->captures = false;
 		last->state = PLAN_STALE;
+	}
 	if (last->state != PLAN_READY)
-		fill_plan(last, rel);
+		fill_plan(last, trigger, rel);
 	return last;
 }

@@ -9,7 +9,8 @@
 
 #include "access/relation.h"
 #include "access/sysattr.h"
-#include "capture/capture.h"
+#include "capture/parts.h"
+#include "storage/lmgr.h"
 #include "utils/rel.h"
 #include "utils/relcache.h"
 
@@ -72,4 +73,46 @@ cqrs_capture_demand(const CqrsSource *source, Bitmapset **watched, Bitmapset **i
 		*imaged = bms_add_members(*imaged, needs->imaged);
 	}
 	*watched = bms_add_members(*watched, *imaged);
+}
+
+/*
+ * is_excessive tells whether more of a source is captured than anybody asks for, and what would do.  Where somebody holds a lock that keeps us from looking
+ * it is not.
+ */
+static bool
+is_excessive(const CqrsSource *source, Bitmapset **watched, Bitmapset **imaged)
+{
+	if (!source->attached || !ConditionalLockRelationOid(source->relation, AccessShareLock))
+		return false;
+	cqrs_capture_demand(source, watched, imaged);
+	UnlockRelationOid(source->relation, AccessShareLock);
+	return !bms_is_subset(source->watched, *watched) || !bms_is_subset(source->imaged, *imaged);
+}
+
+/*
+ * cqrs_capture_shrink has sources captured for no more than is asked of them.
+ *
+ * Writers may go on to capture more for a while, which does no harm, so no table is locked.  A source whose own lock another session holds is being registered
+ * or attached by it, and keeps what it has.
+ */
+void
+cqrs_capture_shrink(void)
+{
+	ListCell   *cell;
+
+	foreach(cell, cqrs_source_list())
+	{
+		CqrsSource *source = lfirst(cell);
+		Bitmapset  *watched;
+		Bitmapset  *imaged;
+
+		if (!is_excessive(source, &watched, &imaged) || !cqrs_source_lock(source->relation, true))
+			continue;
+		source = cqrs_source_of_relation(source->relation);
+		if (source == NULL || !is_excessive(source, &watched, &imaged))
+			continue;
+		source->watched = bms_intersect(source->watched, watched);
+		source->imaged = bms_intersect(source->imaged, imaged);
+		cqrs_source_update(source);
+	}
 }

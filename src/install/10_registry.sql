@@ -62,6 +62,8 @@ COMMENT ON TABLE cqrs_internal.version_source IS 'which columns of which sources
 CREATE TABLE cqrs_internal.shape (
     id      integer NOT NULL,
     source  integer NOT NULL,
+    noted   smallint[] NOT NULL,
+    columns smallint[] NOT NULL,
     names   name[] NOT NULL,
     types   regtype[] NOT NULL,
     typmods integer[] NOT NULL,
@@ -72,7 +74,7 @@ CREATE TABLE cqrs_internal.shape (
     CONSTRAINT shape_pkey PRIMARY KEY (id),
     CONSTRAINT shape_source_key UNIQUE (source, id)
 );
-COMMENT ON TABLE cqrs_internal.shape IS 'how rows of a source are laid out in chunks; a new one whenever the table changes';
+COMMENT ON TABLE cqrs_internal.shape IS 'how images of a source''s rows are laid out in chunks; a new one whenever the table, or what is asked of it, changes';
 
 CREATE TABLE cqrs_internal.checkpoint (
     version           integer NOT NULL,

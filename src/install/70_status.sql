@@ -85,32 +85,42 @@ WHERE v.state <> 'retired';
 COMMENT ON VIEW cqrs.lag IS
 'how far each version is behind its sources, measured by the reader; held_by is the process that holds the version just now';
 
+CREATE FUNCTION cqrs_internal.column_names(relation oid, columns smallint[]) RETURNS name[]
+LANGUAGE sql STABLE PARALLEL SAFE STRICT
+RETURN ARRAY(SELECT a.attname FROM pg_catalog.pg_attribute a
+             WHERE a.attrelid = relation AND a.attnum > 0 AND NOT a.attisdropped AND a.attnum = ANY (columns)
+             ORDER BY a.attnum);
+COMMENT ON FUNCTION cqrs_internal.column_names(oid, smallint[]) IS
+'names of those of the columns, given by number, that a relation has';
+
 CREATE VIEW cqrs.sources AS
 SELECT s.relation AS source,
-       ARRAY(SELECT a.attname FROM pg_catalog.pg_attribute a
-             WHERE a.attrelid = s.relation AND a.attnum > 0 AND NOT a.attisdropped
-                   AND (s.captured OR EXISTS (SELECT FROM cqrs_internal.version_source r
-                                              JOIN cqrs_internal.version v ON v.id = r.version
-                                              WHERE r.source = s.id AND v.state <> 'retired' AND a.attnum = ANY (r.watched)))
-             ORDER BY a.attnum) AS watched,
-       ARRAY(SELECT a.attname FROM pg_catalog.pg_attribute a
-             WHERE s.attached AND a.attrelid = s.relation AND a.attnum > 0 AND NOT a.attisdropped
-             ORDER BY a.attnum) AS imaged,
+       cqrs_internal.column_names(s.relation, force.watched) AS watched,
+       cqrs_internal.column_names(s.relation, force.imaged) AS imaged,
        pg_catalog.concat_ws('; ',
              (SELECT pg_catalog.string_agg(
-                         pg_catalog.format('%s version %s reads %s', p.view, v.number, coalesce(columns.names, 'its rows')),
+                         pg_catalog.format('%s version %s reads %s%s', p.view, v.number,
+                                           coalesce(nullif(pg_catalog.array_to_string(names.watched, ', '), ''), 'its rows'),
+                                           ' and finds keys by ' || nullif(pg_catalog.array_to_string(names.imaged, ', '), '')),
                          '; ' ORDER BY p.view::text, v.number)
               FROM cqrs_internal.version_source r
               JOIN cqrs_internal.version v ON v.id = r.version
               JOIN cqrs_internal.projection p ON p.id = v.projection
-              CROSS JOIN LATERAL (SELECT pg_catalog.string_agg(a.attname, ', ' ORDER BY a.attnum) AS names
-                                  FROM pg_catalog.pg_attribute a
-                                  WHERE a.attrelid = s.relation AND a.attnum = ANY (r.watched)) columns
+              CROSS JOIN LATERAL (SELECT cqrs_internal.column_names(s.relation, r.watched) AS watched,
+                                         cqrs_internal.column_names(s.relation, r.imaged) AS imaged) names
               WHERE r.source = s.id AND v.state <> 'retired'),
-             CASE WHEN s.captured THEN 'cqrs.capture' END) AS why
-FROM cqrs_internal.source s;
+             (SELECT 'primary key: ' || pg_catalog.array_to_string(cqrs_internal.column_names(s.relation, i.indkey), ', ')
+              FROM pg_catalog.pg_index i WHERE i.indrelid = s.relation AND i.indisprimary),
+             CASE WHEN s.captured THEN 'cqrs.capture: all' END) AS why
+FROM cqrs_internal.source s
+CROSS JOIN LATERAL (SELECT CASE WHEN NOT s.attached THEN '{}'
+                                WHEN s.captured THEN ARRAY(SELECT a.attnum FROM pg_catalog.pg_attribute a WHERE a.attrelid = s.relation)
+                                ELSE s.watched END AS watched,
+                           CASE WHEN NOT s.attached THEN '{}'
+                                WHEN s.captured THEN ARRAY(SELECT a.attnum FROM pg_catalog.pg_attribute a WHERE a.attrelid = s.relation)
+                                ELSE s.imaged END AS imaged) force;
 COMMENT ON VIEW cqrs.sources IS
-'tables whose changes are captured: the columns whose change counts, the columns stored, and who asks for them';
+'tables whose changes are captured: the columns whose change counts, those of them that are stored, and why';
 
 CREATE VIEW cqrs.workers AS
 SELECT pid, datname, role, projection, version, phase, since FROM cqrs_internal.workers();
@@ -130,4 +140,5 @@ COMMENT ON VIEW cqrs.history IS
 
 GRANT SELECT ON cqrs.projections, cqrs.versions, cqrs.checkpoints, cqrs.lag, cqrs.sources, cqrs.workers, cqrs.history TO PUBLIC;
 GRANT EXECUTE ON FUNCTION cqrs.freshness(regclass), cqrs_internal.measure(integer), cqrs_internal.shown_status(integer),
-    cqrs_internal.shown_strategy(integer), cqrs_internal.table_bytes(regclass), cqrs_internal.workers() TO PUBLIC;
+    cqrs_internal.shown_strategy(integer), cqrs_internal.table_bytes(regclass), cqrs_internal.workers(),
+    cqrs_internal.column_names(oid, smallint[]) TO PUBLIC;

@@ -42,7 +42,7 @@ typedef struct ShapeSource
 static struct
 {
 	MemoryContext context;		/* of all below */
-	MemoryContext images;		/* of tuples formed anew, until their record is written */
+	MemoryContext images;		/* of values fetched, until they are in their image */
 	MemoryContext writing;		/* of writing chunks, until done */
 	char	   *data;			/* the arena */
 	Size		used;
@@ -366,29 +366,49 @@ put_record(CqrsRecord *record, int32 source)
 }
 
 /*
- * cqrs_outbox_append captures one change.
+ * cqrs_outbox_append captures a change of one row.
  *
  * Needs nothing but memory in the common case.  Errors: 54000 for a change too large for a chunk.
  */
 void
-cqrs_outbox_append(CqrsChangeKind kind, int32 source, int32 shape, TupleDesc desc,
-				   HeapTuple old_tuple, HeapTuple new_tuple)
+cqrs_outbox_append(CqrsChangeKind kind, const CqrsImaging *imaging, const CqrsRow *old_row, const CqrsRow *new_row,
+				   const uint8 *noted)
 {
-	CqrsRecord	record = {.kind = kind, .shape = shape};
+	CqrsRecord	record;
 	MemoryContext caller;
 
 	prepare();
-	note_shape(shape, source);
-	record.command = cqrs_record_command(kind, old_tuple, new_tuple);
+	note_shape(imaging->shape, imaging->source);
+	record.kind = kind;
+	record.shape = imaging->shape;
+	record.command = cqrs_record_command(kind, old_row ? old_row->tuple : NULL, new_row ? new_row->tuple : NULL);
+	record.noted = noted;
+	record.noted_size = noted ? CQRS_NOTED_SIZE(imaging->nnoted) : 0;
+	record.has_old = old_row != NULL;
+	record.has_new = new_row != NULL;
 	caller = MemoryContextSwitchTo(buffer.images);
-	if (old_tuple)
-		record.old_tuple = cqrs_record_flatten(old_tuple, desc);
-	if (new_tuple)
-		record.new_tuple = cqrs_record_flatten(new_tuple, desc);
+	if (old_row)
+		cqrs_image_make(&record.old_image, 0, imaging, old_row);
+	if (new_row)
+		cqrs_image_make(&record.new_image, 1, imaging, new_row);
 	MemoryContextSwitchTo(caller);
+	MemoryContextReset(buffer.images);
+	put_record(&record, imaging->source);
+	if (buffer.late)
+		write_out();
+}
+
+/*
+ * cqrs_outbox_append_mark captures a change that is of no row.
+ */
+void
+cqrs_outbox_append_mark(CqrsChangeKind kind, int32 source, int32 shape)
+{
+	CqrsRecord	record = {.kind = kind, .shape = shape, .command = GetCurrentCommandId(false)};
+
+	prepare();
+	note_shape(shape, source);
 	put_record(&record, source);
-	if (record.old_tuple != old_tuple || record.new_tuple != new_tuple)
-		MemoryContextReset(buffer.images);
 	if (buffer.late)
 		write_out();
 }
@@ -461,6 +481,7 @@ forget(void)
 		MemoryContextReset(buffer.images);
 		MemoryContextReset(buffer.writing);
 	}
+	cqrs_image_forget();
 	buffer.used = 0;
 	buffer.nmarks = 0;
 	buffer.nsealed = 0;

@@ -16,6 +16,7 @@
 #include "datatype/timestamp.h"
 #include "executor/tuptable.h"
 #include "nodes/pg_list.h"
+#include "registry/registry.h"
 #include "utils/snapshot.h"
 #include "window/window.h"
 
@@ -32,12 +33,47 @@ typedef enum CqrsChangeKind
 
 /* ---- writing: called by capture ---- */
 
+/* Bytes that a bit for each of so many columns takes. */
+#define CQRS_NOTED_SIZE(columns)	(((columns) + 7) / 8)
+
+/* A column of images, and where a row of the table has it. */
+typedef struct CqrsImagingColumn
+{
+	int16		from;			/* index among the row's attributes, from 0 */
+	int16		length;			/* as attlen */
+	uint8		alignment;		/* in bytes */
+	bool		by_value;
+} CqrsImagingColumn;
+
+/* How the rows of a table become images of a shape. */
+typedef struct CqrsImaging
+{
+	int32		source;
+	int32		shape;
+	int			ncolumns;		/* as the shape has them */
+	CqrsImagingColumn *columns;
+	int			deformed;		/* attributes of a row up to the last one imaged */
+	int			nnoted;			/* columns whose change an update only notes, as the shape has them */
+	bool		whole;			/* a row is laid out as an image: it is copied as it is ... */
+	bool		missing;		/* ... unless it is shorter, and the table keeps values for rows that lack them */
+} CqrsImaging;
+
+/* A row as triggers get it. */
+typedef struct CqrsRow
+{
+	HeapTuple	tuple;
+	TupleTableSlot *slot;		/* holds it; what is deformed already is used */
+} CqrsRow;
+
 /*
- * Append one change to this transaction's buffer.  'desc' is the shape's descriptor (the relation's own, with dropped columns); old and new are
- * whole heap tuples of it, NULL where the kind has none.  Values stored out of line are fetched.  Spills by nesting level past cqrs.buffer_size.
+ * Append one change of a row to this transaction's buffer; NULL where the kind has no old or new row.  'noted' has a bit set for each noted column that an
+ * update changed, NULL for other kinds.  Values stored out of line are fetched.  Spills by nesting level past cqrs.buffer_size.
  */
-extern void cqrs_outbox_append(CqrsChangeKind kind, int32 source, int32 shape, TupleDesc desc,
-							   HeapTuple old_tuple, HeapTuple new_tuple);
+extern void cqrs_outbox_append(CqrsChangeKind kind, const CqrsImaging *imaging, const CqrsRow *old_row, const CqrsRow *new_row,
+							   const uint8 *noted);
+
+/* Append a change that is of no row; 'shape' is the source's latest. */
+extern void cqrs_outbox_append_mark(CqrsChangeKind kind, int32 source, int32 shape);
 
 /* Has this transaction captured changes, still in the buffer or written early, that are not rolled back? */
 extern bool cqrs_outbox_pending(void);
@@ -69,7 +105,17 @@ typedef struct CqrsChange
 	int64		position;
 	HeapTuple	old_tuple;		/* or NULL */
 	HeapTuple	new_tuple;		/* or NULL */
+	const uint8 *noted;			/* of an update: a bit for each noted column of the shape, set where it changed; NULL if it has none */
 } CqrsChange;
+
+/*
+ * cqrs_outbox_noted tells whether a column's bit is set.
+ */
+static inline bool
+cqrs_outbox_noted(const uint8 *noted, int index)
+{
+	return noted[index / 8] & (1 << index % 8);
+}
 
 /*
  * The chunks of a window: visible in 'snapshot' and not seen by 'checkpoint' (NULL: all visible ones), with an xid of at most
@@ -93,8 +139,8 @@ extern CqrsChangeReader *cqrs_outbox_read_begin(const CqrsChunk *chunk);
 extern bool cqrs_outbox_read_next(CqrsChangeReader *reader, CqrsChange *change);
 extern void cqrs_outbox_read_end(CqrsChangeReader *reader);
 
-/* The descriptor of a shape, from a backend-local cache; stays valid for the backend's life (shapes never change). */
-extern TupleDesc cqrs_outbox_shape_desc(int32 shape, int32 *source);
+/* A shape, from a backend-local cache; stays valid for the backend's life (shapes never change). */
+extern const CqrsShape *cqrs_outbox_shape(int32 id);
 
 /*
  * What a version has not applied: counts changes of 'sources' in the window from 'checkpoint' to 'snapshot', up to 'limit'; and when the oldest of

@@ -6,7 +6,8 @@
  *
  *		length of what follows, kind (a byte), shape, command id, then the old image (update, delete) and the new image (insert, update)
  *
- * and an image is a heap tuple without its header:
+ * with, in front of the images of an update, a bit for each noted column of its shape, lowest first, set if the column changed, in as many bytes as that
+ * takes; and an image is a heap tuple of the columns that are imaged, without its header:
  *
  *		number of attributes with three flags below it, length of the data, null bitmap if there is one, data
  *
@@ -68,22 +69,44 @@ enum
  */
 extern Relation cqrs_segment_open_active(Oid *sequence);
 
+/* ---- image.c: rows to images ---- */
+
+/* An image on its way into the buffer. */
+typedef struct CqrsImage
+{
+	uint32		natts;
+	uint32		flags;			/* CQRS_IMAGE_NULLS and CQRS_IMAGE_VARWIDTH */
+	const bits8 *bits;			/* null bitmap, if there is one */
+	const char *data;
+	Size		length;			/* of data */
+} CqrsImage;
+
+/*
+ * Make the old (side 0) or new (side 1) image of a row.  It points into the row, or into space of the side's that the next one uses again.  Values that are
+ * fetched are allocated in CurrentMemoryContext, and not needed any more after the call.
+ */
+extern void cqrs_image_make(CqrsImage *image, int side, const CqrsImaging *imaging, const CqrsRow *row);
+
+/* Give back what large rows took, at the end of a transaction. */
+extern void cqrs_image_forget(void);
+
 /* ---- record.c: changes to bytes ---- */
 
-/* A change on its way into the buffer; tuples are flat. */
+/* A change on its way into the buffer. */
 typedef struct CqrsRecord
 {
 	CqrsChangeKind kind;
 	int32		shape;
 	CommandId	command;
-	HeapTuple	old_tuple;		/* or NULL */
-	HeapTuple	new_tuple;		/* or NULL */
+	const uint8 *noted;			/* or NULL */
+	Size		noted_size;		/* in bytes */
+	bool		has_old;
+	bool		has_new;
+	CqrsImage	old_image;
+	CqrsImage	new_image;
 	Size		prefix;			/* data that the new image shares with the old one: at its beginning */
 	Size		suffix;			/* and at its end */
 } CqrsRecord;
-
-/* The tuple with all of its values in it: itself, or one formed in CurrentMemoryContext. */
-extern HeapTuple cqrs_record_flatten(HeapTuple tuple, TupleDesc desc);
 
 /* The command that made the change. */
 extern CommandId cqrs_record_command(CqrsChangeKind kind, HeapTuple old_tuple, HeapTuple new_tuple);

@@ -236,19 +236,34 @@ read_image(CqrsChangeReader *reader, Image *image, TupleDesc desc, HeapTuple old
 }
 
 /*
- * shape_of returns the descriptor of a change's shape and notes its source.
+ * shape_of returns a change's shape and notes its source.
  */
-static TupleDesc
+static const CqrsShape *
 shape_of(CqrsChangeReader *reader, CqrsChange *change)
 {
 	ErrorContextCallback callback = {.callback = name_chunk,.arg = reader};
-	TupleDesc	desc;
+	const CqrsShape *shape;
 
 	callback.previous = error_context_stack;
 	error_context_stack = &callback;
-	desc = cqrs_outbox_shape_desc(change->shape, &change->source);
+	shape = cqrs_outbox_shape(change->shape);
 	error_context_stack = callback.previous;
-	return desc;
+	change->source = shape->source;
+	return shape;
+}
+
+/*
+ * read_noted takes an update's bits of columns that are not imaged; NULL if its shape has none.
+ */
+static const uint8 *
+read_noted(CqrsChangeReader *reader, const CqrsShape *shape, const char *end)
+{
+	const uint8 *noted = (const uint8 *) read_bytes(reader, CQRS_NOTED_SIZE(shape->nnoted), end);
+
+	for (int i = shape->nnoted; i < 8 * CQRS_NOTED_SIZE(shape->nnoted); i++)
+		if (cqrs_outbox_noted(noted, i))
+			damaged(reader, "it tells of more columns than its shape");
+	return shape->nnoted > 0 ? noted : NULL;
 }
 
 /*
@@ -293,7 +308,7 @@ cqrs_outbox_read_next(CqrsChangeReader *reader, CqrsChange *change)
 {
 	const char *end;
 	uint32		length;
-	TupleDesc	desc;
+	const CqrsShape *shape;
 
 	if (reader->at == reader->end)
 	{
@@ -311,11 +326,12 @@ cqrs_outbox_read_next(CqrsChangeReader *reader, CqrsChange *change)
 	change->shape = (int32) read_varint(reader, end);
 	change->command = read_varint(reader, end);
 	change->position = (reader->number << CQRS_POSITION_BITS) + reader->read;
-	desc = shape_of(reader, change);
+	shape = shape_of(reader, change);
+	change->noted = change->kind == CQRS_CHANGE_UPDATE ? read_noted(reader, shape, end) : NULL;
 	change->old_tuple = change->kind == CQRS_CHANGE_UPDATE || change->kind == CQRS_CHANGE_DELETE ?
-		read_image(reader, &reader->old_image, desc, NULL, end) : NULL;
+		read_image(reader, &reader->old_image, shape->desc, NULL, end) : NULL;
 	change->new_tuple = change->kind == CQRS_CHANGE_INSERT || change->kind == CQRS_CHANGE_UPDATE ?
-		read_image(reader, &reader->new_image, desc, change->old_tuple, end) : NULL;
+		read_image(reader, &reader->new_image, shape->desc, change->old_tuple, end) : NULL;
 	if (reader->at != end)
 		damaged(reader, "it is longer than its images");
 	reader->read++;

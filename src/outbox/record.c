@@ -2,12 +2,10 @@
  * outbox/record.c
  *		From a change to the bytes of its record.
  *
- * Rows keep the layout they have on the page, so that encoding one is a copy; only values stored out of line are fetched, since a stored pointer to them
- * would dangle.  The way back is in reader.c, which trusts nothing.  Needs a snapshot only where values are fetched; memory is the caller's.
+ * Images come from image.c.  The way back is in reader.c, which trusts nothing.  Allocates nothing.
  */
 #include "postgres.h"
 
-#include "access/detoast.h"
 #include "access/xact.h"
 #include "outbox/parts.h"
 
@@ -65,54 +63,6 @@ varint_read(const char *from, uint32 *value)
 }
 
 /*
- * is_flat tells whether a tuple can be copied as it is: no value out of line, and none that only the table's descriptor knows.
- *
- * A tuple written before ALTER TABLE ADD COLUMN is shorter than the descriptor.  That is fine for columns that are null in it, but not if one has a
- * missing value, which shapes do not keep.
- */
-static inline bool
-is_flat(HeapTuple tuple, TupleDesc desc)
-{
-	int			natts = HeapTupleHeaderGetNatts(tuple->t_data);
-
-	if (HeapTupleHasExternal(tuple))
-		return false;
-	return natts == desc->natts ||
-		(natts < desc->natts && (desc->constr == NULL || desc->constr->missing == NULL));
-}
-
-/*
- * form_flat forms a tuple anew, with values fetched, missing ones filled in, and those of dropped columns left out.
- */
-static HeapTuple
-form_flat(HeapTuple tuple, TupleDesc desc)
-{
-	Datum	   *values = palloc(sizeof(Datum) * desc->natts);
-	bool	   *nulls = palloc(sizeof(bool) * desc->natts);
-
-	heap_deform_tuple(tuple, desc, values, nulls);
-	for (int i = 0; i < desc->natts; i++)
-	{
-		Form_pg_attribute att = TupleDescAttr(desc, i);
-
-		if (att->attisdropped)
-			nulls[i] = true;
-		else if (!nulls[i] && att->attlen == -1 && VARATT_IS_EXTERNAL(DatumGetPointer(values[i])))
-			values[i] = PointerGetDatum(detoast_external_attr((struct varlena *) DatumGetPointer(values[i])));
-	}
-	return heap_form_tuple(desc, values, nulls);
-}
-
-/*
- * cqrs_record_flatten returns the tuple with all of its values in it: itself if it is so already.
- */
-HeapTuple
-cqrs_record_flatten(HeapTuple tuple, TupleDesc desc)
-{
-	return is_flat(tuple, desc) ? tuple : form_flat(tuple, desc);
-}
-
-/*
  * cqrs_record_command returns the command that made the change, from the header of the row version it made or ended.
  *
  * The command in progress would not do: a trigger that fires before ours and changes the row again has its change captured first.
@@ -122,22 +72,10 @@ cqrs_record_command(CqrsChangeKind kind, HeapTuple old_tuple, HeapTuple new_tupl
 {
 	HeapTupleHeader header;
 
-	if (kind == CQRS_CHANGE_TRUNCATE)
-		return GetCurrentCommandId(false);
 	header = kind == CQRS_CHANGE_DELETE ? old_tuple->t_data : new_tuple->t_data;
 	if (!(header->t_infomask & HEAP_COMBOCID))
 		return HeapTupleHeaderGetRawCommandId(header);
 	return kind == CQRS_CHANGE_DELETE ? HeapTupleHeaderGetCmax(header) : HeapTupleHeaderGetCmin(header);
-}
-
-/*
- * data_of returns a tuple's data, and how long it is.
- */
-static inline const char *
-data_of(HeapTuple tuple, Size *length)
-{
-	*length = tuple->t_len - tuple->t_data->t_hoff;
-	return (const char *) tuple->t_data + tuple->t_data->t_hoff;
 }
 
 /*
@@ -177,14 +115,13 @@ common_suffix(const char *left, const char *right, Size limit)
 static inline void
 share_data(CqrsRecord *record)
 {
-	Size		old_length;
-	Size		new_length;
-	const char *old_data = data_of(record->old_tuple, &old_length);
-	const char *new_data = data_of(record->new_tuple, &new_length);
-	Size		limit = Min(old_length, new_length);
+	const CqrsImage *old_image = &record->old_image;
+	const CqrsImage *new_image = &record->new_image;
+	Size		limit = Min(old_image->length, new_image->length);
 
-	record->prefix = common_prefix(old_data, new_data, limit);
-	record->suffix = common_suffix(old_data + old_length, new_data + new_length, limit - record->prefix);
+	record->prefix = common_prefix(old_image->data, new_image->data, limit);
+	record->suffix = common_suffix(old_image->data + old_image->length, new_image->data + new_image->length,
+								   limit - record->prefix);
 	if (record->prefix + record->suffix < MIN_SHARED)
 		record->prefix = record->suffix = 0;
 }
@@ -193,57 +130,50 @@ share_data(CqrsRecord *record)
  * image_head returns the number that an image begins with.
  */
 static inline uint32
-image_head(HeapTuple tuple, bool shares)
+image_head(const CqrsImage *image, bool shares)
 {
-	return (uint32) HeapTupleHeaderGetNatts(tuple->t_data) << CQRS_IMAGE_SHIFT |
-		(HeapTupleHasNulls(tuple) ? CQRS_IMAGE_NULLS : 0) |
-		(HeapTupleHasVarWidth(tuple) ? CQRS_IMAGE_VARWIDTH : 0) |
-		(shares ? CQRS_IMAGE_SHARES : 0);
+	return image->natts << CQRS_IMAGE_SHIFT | image->flags | (shares ? CQRS_IMAGE_SHARES : 0);
 }
 
 /*
- * bitmap_size returns the bytes of a tuple's null bitmap, 0 if it has none.
+ * bitmap_size returns the length of an image's null bitmap.
  */
 static inline Size
-bitmap_size(HeapTuple tuple)
+bitmap_size(const CqrsImage *image)
 {
-	return HeapTupleHasNulls(tuple) ? BITMAPLEN(HeapTupleHeaderGetNatts(tuple->t_data)) : 0;
+	return image->flags & CQRS_IMAGE_NULLS ? BITMAPLEN(image->natts) : 0;
 }
 
 /*
- * image_size returns the bytes an image takes that leaves out what it shares.
+ * image_size returns the bytes an image takes, without what it shares.
  */
 static inline Size
-image_size(HeapTuple tuple, Size prefix, Size suffix)
+image_size(const CqrsImage *image, Size prefix, Size suffix)
 {
 	bool		shares = prefix + suffix > 0;
-	Size		length;
+	Size		length = image->length - prefix - suffix;
 
-	(void) data_of(tuple, &length);
-	length -= prefix + suffix;
-	return varint_size(image_head(tuple, shares)) + (shares ? varint_size(prefix) + varint_size(suffix) : 0) +
-		varint_size(length) + bitmap_size(tuple) + length;
+	return varint_size(image_head(image, shares)) + (shares ? varint_size(prefix) + varint_size(suffix) : 0) +
+		varint_size(length) + bitmap_size(image) + length;
 }
 
 /*
  * image_write writes an image, without what it shares, and returns the byte after it.
  */
 static inline char *
-image_write(HeapTuple tuple, Size prefix, Size suffix, char *to)
+image_write(const CqrsImage *image, Size prefix, Size suffix, char *to)
 {
 	bool		shares = prefix + suffix > 0;
-	Size		bitmap = bitmap_size(tuple);
-	Size		length;
-	const char *data = data_of(tuple, &length);
+	Size		bitmap = bitmap_size(image);
+	Size		length = image->length - prefix - suffix;
 
-	length -= prefix + suffix;
-	to = varint_write(image_head(tuple, shares), to);
+	to = varint_write(image_head(image, shares), to);
 	if (shares)
 		to = varint_write(suffix, varint_write(prefix, to));
 	to = varint_write(length, to);
-	memcpy(to, tuple->t_data->t_bits, bitmap);
+	memcpy(to, image->bits, bitmap);
 	to += bitmap;
-	memcpy(to, data + prefix, length);
+	memcpy(to, image->data + prefix, length);
 	return to + length;
 }
 
@@ -253,15 +183,15 @@ image_write(HeapTuple tuple, Size prefix, Size suffix, char *to)
 Size
 cqrs_record_measure(CqrsRecord *record)
 {
-	Size		length = 1 + varint_size(record->shape) + varint_size(record->command);
+	Size		length = 1 + varint_size(record->shape) + varint_size(record->command) + record->noted_size;
 
 	record->prefix = record->suffix = 0;
-	if (record->old_tuple && record->new_tuple)
+	if (record->has_old && record->has_new)
 		share_data(record);
-	if (record->old_tuple)
-		length += image_size(record->old_tuple, 0, 0);
-	if (record->new_tuple)
-		length += image_size(record->new_tuple, record->prefix, record->suffix);
+	if (record->has_old)
+		length += image_size(&record->old_image, 0, 0);
+	if (record->has_new)
+		length += image_size(&record->new_image, record->prefix, record->suffix);
 	return length;
 }
 
@@ -275,10 +205,15 @@ cqrs_record_write(const CqrsRecord *record, Size length, char *to)
 	*to++ = (char) record->kind;
 	to = varint_write(record->shape, to);
 	to = varint_write(record->command, to);
-	if (record->old_tuple)
-		to = image_write(record->old_tuple, 0, 0, to);
-	if (record->new_tuple)
-		to = image_write(record->new_tuple, record->prefix, record->suffix, to);
+	if (record->noted_size > 0)
+	{
+		memcpy(to, record->noted, record->noted_size);
+		to += record->noted_size;
+	}
+	if (record->has_old)
+		to = image_write(&record->old_image, 0, 0, to);
+	if (record->has_new)
+		to = image_write(&record->new_image, record->prefix, record->suffix, to);
 	return to;
 }
 

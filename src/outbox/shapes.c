@@ -3,7 +3,7 @@
  *		The backend's cache of shapes: how images in chunks are laid out.
  *
  * A shape never changes, so nothing is ever invalidated; only DROP EXTENSION ends them all, and ids may then begin again.  A shape recorded by a
- * transaction that rolled back is never asked for, since the chunks that name it are gone with it.  Descriptors stay allocated for the backend's life.
+ * transaction that rolled back is never asked for, since the chunks that name it are gone with it.  They stay allocated for the backend's life.
  */
 #include "postgres.h"
 
@@ -15,8 +15,7 @@
 typedef struct ShapeEntry
 {
 	int32		id;				/* hash key */
-	int32		source;
-	TupleDesc	desc;			/* NULL while it could not be read */
+	CqrsShape  *shape;			/* NULL while it could not be read */
 } ShapeEntry;
 
 static MemoryContext context = NULL;
@@ -52,31 +51,45 @@ cqrs_shapes_check(void)
 }
 
 /*
- * cqrs_outbox_shape_desc returns the descriptor of a shape, and its source if 'source' is given.
+ * copy_shape copies a shape into CurrentMemoryContext.
+ */
+static CqrsShape *
+copy_shape(const CqrsShape *shape)
+{
+	CqrsShape  *copy = palloc(sizeof(CqrsShape));
+
+	*copy = *shape;
+	copy->desc = CreateTupleDescCopy(shape->desc);
+	copy->columns = palloc(sizeof(AttrNumber) * Max(shape->desc->natts, 1));
+	memcpy(copy->columns, shape->columns, sizeof(AttrNumber) * shape->desc->natts);
+	copy->noted = palloc(sizeof(AttrNumber) * Max(shape->nnoted, 1));
+	memcpy(copy->noted, shape->noted, sizeof(AttrNumber) * shape->nnoted);
+	return copy;
+}
+
+/*
+ * cqrs_outbox_shape returns a shape.
  *
  * Errors: XX001 if there is no such shape.
  */
-TupleDesc
-cqrs_outbox_shape_desc(int32 shape, int32 *source)
+const CqrsShape *
+cqrs_outbox_shape(int32 id)
 {
 	ShapeEntry *entry;
 	bool		found;
 
 	if (shapes == NULL)
 		cqrs_shapes_check();
-	entry = hash_search(shapes, &shape, HASH_ENTER, &found);
+	entry = hash_search(shapes, &id, HASH_ENTER, &found);
 	if (!found)
-		entry->desc = NULL;
-	if (entry->desc == NULL)
+		entry->shape = NULL;
+	if (entry->shape == NULL)
 	{
-		CqrsShape  *row = cqrs_shape_get(shape);
+		CqrsShape  *row = cqrs_shape_get(id);
 		MemoryContext caller = MemoryContextSwitchTo(context);
 
-		entry->source = row->source;
-		entry->desc = CreateTupleDescCopy(row->desc);
+		entry->shape = copy_shape(row);
 		MemoryContextSwitchTo(caller);
 	}
-	if (source)
-		*source = entry->source;
-	return entry->desc;
+	return entry->shape;
 }

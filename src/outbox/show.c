@@ -108,7 +108,7 @@ printer_of(Show *show, int32 shape)
 	Printer    *printer = hash_search(show->printers, &shape, HASH_ENTER, &found);
 
 	if (!found)
-		fill_printer(show, printer, cqrs_outbox_shape_desc(shape, NULL));
+		fill_printer(show, printer, cqrs_outbox_shape(shape)->desc);
 	return printer;
 }
 

@@ -427,7 +427,7 @@ write_term(const CqrsProgram *program, const CqrsTerm *term, const Form *forms)
 }
 
 /*
- * with_old_images returns the relations of a term's path whose old images must be looked at.
+ * with_old_images returns the relations of a term's path whose old images must be looked at.  A change of one that is full asks for no affected keys.
  */
 static Relids
 with_old_images(const CqrsProgram *program, const CqrsTerm *term, Bitmapset *changed)
@@ -436,7 +436,8 @@ with_old_images(const CqrsProgram *program, const CqrsTerm *term, Bitmapset *cha
 	int			relation = -1;
 
 	while (term->united && (relation = bms_next_member(term->path, relation)) >= 0)
-		if (bms_is_member(program->query->source_of[relation], changed))
+		if (bms_is_member(program->query->source_of[relation], changed) &&
+			source_behind(program, relation)->strategy == CQRS_STRATEGY_KEYS)
 			result = bms_add_member(result, relation);
 	return result;
 }

@@ -44,19 +44,19 @@ weight_name(const CqrsProgramSource *source)
 }
 
 /*
- * shape_delta makes the row type of a source's delta: the columns that are read, and the weight.
+ * shape_delta makes the row type of a source's delta: the columns that are imaged, and the weight.
  */
 static void
 shape_delta(CqrsProgramSource *source)
 {
 	Relation	relation = relation_open(source->relation, AccessShareLock);
-	int			ncolumns = bms_num_members(source->columns);
+	int			ncolumns = bms_num_members(source->imaged);
 	int			column = -1;
 	int			i = 0;
 
 	source->delta = CreateTemplateTupleDesc(ncolumns + 1);
 	source->delta_attnum = palloc(sizeof(AttrNumber) * (ncolumns + 1));
-	while ((column = bms_next_member(source->columns, column)) >= 0)
+	while ((column = bms_next_member(source->imaged, column)) >= 0)
 	{
 		source->delta_attnum[i++] = column;
 		TupleDescCopyEntry(source->delta, i, RelationGetDescr(relation), column);
@@ -193,12 +193,11 @@ cqrs_plan_derive(Oid definition, Oid table, const AttrNumber *key, int nkeys)
 
 	cqrs_query_collect(program, tree);
 	for (int i = 0; i < program->nsources; i++)
-	{
 		cqrs_relation_recheck(program->sources[i].relation);
-		shape_delta(&program->sources[i]);
-	}
 	shape_affected(program);
 	prove_key(program, tree);
 	choose_strategy(program, tree);
+	for (int i = 0; i < program->nsources; i++)
+		shape_delta(&program->sources[i]);
 	return program;
 }

@@ -83,12 +83,14 @@ static char *
 source_line(const CqrsProgramSource *source)
 {
 	StringInfoData what;
+	int			column = -1;
+	int			separator = 0;
 
 	initStringInfo(&what);
 	appendStringInfo(&what, "source %s (", cqrs_name_shown(source->relation));
-	for (int i = 0; i < source->delta->natts - 1; i++)
-		appendStringInfo(&what, "%s%s", i ? ", " : "",
-						 cqrs_name_identifier(NameStr(TupleDescAttr(source->delta, i)->attname)));
+	while ((column = bms_next_member(source->watched, column)) >= 0)
+		appendStringInfo(&what, "%s%s", separator++ ? ", " : "",
+						 cqrs_name_identifier(get_attname(source->relation, column, false)));
 	appendStringInfoChar(&what, ')');
 	return strategy_line(what.data, source->strategy, source->reason);
 }

@@ -358,6 +358,51 @@ add_terms(const CqrsProgram *program, Index relation, List **terms)
 }
 
 /*
+ * image_columns has the columns of some relations that an expression mentions found in images.
+ */
+static void
+image_columns(CqrsProgram *program, Node *node, Relids relations)
+{
+	int			relation = -1;
+
+	while ((relation = bms_next_member(relations, relation)) >= 0)
+	{
+		CqrsProgramSource *source = &program->sources[program->query->source_of[relation]];
+		Bitmapset  *columns = NULL;
+		int			member = -1;
+
+		pull_varattnos(node, relation, &columns);
+		while (source->strategy == CQRS_STRATEGY_KEYS && (member = bms_next_member(columns, member)) >= 0)
+			source->imaged = bms_add_member(source->imaged, member + FirstLowInvalidHeapAttributeNumber);
+	}
+}
+
+/*
+ * image_term has images hold what the statements of a term read of deltas: of its own relation's, and of those whose old images it looks at.
+ *
+ * What the definition only computes of other columns is computed from the current state.
+ */
+static void
+image_term(CqrsProgram *program, const CqrsTerm *term)
+{
+	CqrsProgramSource *source = &program->sources[program->query->source_of[term->relation]];
+	Relids		relations = bms_make_singleton(term->relation);
+	ListCell   *cell;
+
+	if (term->united)
+		relations = bms_add_members(relations, term->path);
+	image_columns(program, (Node *) term->keys, relations);
+	image_columns(program, (Node *) term->clauses, relations);
+	foreach(cell, term->unmatched)
+	{
+		const CqrsUnmatched *unmatched = lfirst(cell);
+
+		image_columns(program, (Node *) unmatched->clauses, bms_del_member(bms_copy(relations), unmatched->relation));
+	}
+	source->imaged = bms_add_members(source->imaged, term->net);
+}
+
+/*
  * cqrs_keys_derive finds the terms of every source; one whose changes cannot be linked with the key is full.
  */
 void
@@ -382,5 +427,12 @@ cqrs_keys_derive(CqrsProgram *program)
 			query->terms[i] = NIL;
 			break;
 		}
+	}
+	for (int i = 0; i < program->nsources; i++)
+	{
+		ListCell   *cell;
+
+		foreach(cell, query->terms[i])
+			image_term(program, lfirst(cell));
 	}
 }

@@ -31,13 +31,15 @@ typedef enum CqrsStrategy
 typedef struct CqrsProgramSource
 {
 	Oid			relation;
-	Bitmapset  *columns;		/* attribute numbers the definition reads (empty set allowed: count(*)) */
+	Bitmapset  *watched;		/* attribute numbers the definition reads (empty set allowed: count(*)) */
+	Bitmapset  *imaged;			/* those of them that statements must find in images: by them affected keys are found; none with full */
 	CqrsStrategy strategy;		/* what a change of it asks for */
 	const char *reason;			/* why not a better one; NULL for keys */
 	bool		direct;			/* named by the definition itself (not through another view): the owner's SELECT on it is checked each batch */
 
 	/*
-	 * The delta's row type: column i (from 0) is attribute delta_attnum[i] of the source, the last column is the weight (bigint, +1 or -1).
+	 * The delta's row type: column i (from 0) is attribute delta_attnum[i] of the source, one of those imaged; the last column is the weight
+	 * (bigint, +1 or -1).
 	 */
 	TupleDesc	delta;
 	AttrNumber *delta_attnum;

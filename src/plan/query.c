@@ -134,7 +134,7 @@ collect_relation(Collector *collector, const RangeTblEntry *entry)
 	{
 		CqrsProgramSource *source = source_of(collector, entry->relid);
 
-		source->columns = bms_join(source->columns, columns_read(entry));
+		source->watched = bms_join(source->watched, columns_read(entry));
 		if (collector->view == program->definition || !OidIsValid(entry->checkAsUser))
 			source->direct = true;
 	}

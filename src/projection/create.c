@@ -305,8 +305,8 @@ register_sources(const CqrsVersion *version)
 
 		cqrs_capture_check(program->sources[i].relation);
 		check_trigger_right(program->sources[i].relation);
-		row.watched = program->sources[i].columns;
-		row.imaged = program->sources[i].columns;
+		row.watched = program->sources[i].watched;
+		row.imaged = program->sources[i].imaged;
 		row.source = cqrs_source_insert(program->sources[i].relation)->id;
 		cqrs_version_source_insert(&row);
 	}

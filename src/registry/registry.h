@@ -110,12 +110,15 @@ typedef struct CqrsVersionSource
 	Bitmapset  *imaged;			/* and of those it must find in images */
 } CqrsVersionSource;
 
-/* How the images of a source's rows are laid out: what attributes were when a chunk was written. */
+/* How the images of a source's rows are laid out: what its columns were when a chunk was written.  Columns go by number. */
 typedef struct CqrsShape
 {
 	int32		id;
 	int32		source;			/* id */
-	TupleDesc	desc;			/* dropped attributes keep length and alignment, atttypid is InvalidOid */
+	TupleDesc	desc;			/* the columns that are imaged; none is dropped */
+	AttrNumber *columns;		/* the number in the source of each of them */
+	int			nnoted;
+	AttrNumber *noted;			/* numbers of the columns that are watched, but not imaged: an update tells which of them changed */
 } CqrsShape;
 
 typedef struct CqrsSegment
@@ -195,6 +198,7 @@ extern void cqrs_checkpoint_insert(int32 version, const CqrsSnapshot *snapshot, 
 
 /* ---- sources ---- */
 extern CqrsSource *cqrs_source_get(int32 id);
+extern CqrsSource *cqrs_source_find(int32 id);	/* NULL if none */
 extern CqrsSource *cqrs_source_of_relation(Oid relation);	/* NULL if none */
 extern List *cqrs_source_list(void);
 extern CqrsSource *cqrs_source_insert(Oid relation);	/* not attached yet; the row there is if another session was first */
@@ -230,7 +234,7 @@ extern int32 *cqrs_version_source_ids(int32 version, int *count);
 /* ---- shapes and segments ---- */
 extern CqrsShape *cqrs_shape_get(int32 id);
 extern CqrsShape *cqrs_shape_latest(int32 source);	/* NULL if none */
-extern int32 cqrs_shape_insert(int32 source, TupleDesc desc);
+extern void cqrs_shape_insert(CqrsShape *shape);	/* sets its id */
 extern List *cqrs_segment_list(void);		/* List of CqrsSegment *, oldest first; the last is the active one */
 
 /* ---- history ---- */

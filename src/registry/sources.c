@@ -1,33 +1,23 @@
 /*
  * registry/sources.c
- *		Rows of sources and of the shapes of their images.
+ *		Rows of sources.
  */
 #include "postgres.h"
 
 #include "access/htup_details.h"
 #include "access/table.h"
 #include "catalog/pg_trigger.h"
-#include "catalog/pg_type.h"
 #include "commands/trigger.h"
 #include "registry/registry.h"
 #include "registry/rows.h"
 #include "storage/lmgr.h"
-#include "utils/array.h"
-#include "utils/builtins.h"
 #include "utils/inval.h"
-#include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/syscache.h"
 
 enum
 {
 	COL_ID, COL_RELATION, COL_ATTACHED, COL_CAPTURED, COL_WATCHED, COL_IMAGED, COL_COUNT
-};
-
-enum
-{
-	SHAPE_ID, SHAPE_SOURCE, SHAPE_NAMES, SHAPE_TYPES, SHAPE_TYPMODS, SHAPE_COLLATIONS, SHAPE_LENGTHS, SHAPE_BY_VALUE,
-	SHAPE_ALIGNMENTS, SHAPE_COUNT
 };
 
 /*
@@ -85,10 +75,10 @@ invalidate(Oid relation)
 }
 
 /*
- * find_source returns a source by id, or NULL.
+ * cqrs_source_find returns a source by id, or NULL.
  */
-static CqrsSource *
-find_source(int32 id)
+CqrsSource *
+cqrs_source_find(int32 id)
 {
 	CqrsRowScan scan = by_id(id);
 
@@ -101,7 +91,7 @@ find_source(int32 id)
 CqrsSource *
 cqrs_source_get(int32 id)
 {
-	CqrsSource *source = find_source(id);
+	CqrsSource *source = cqrs_source_find(id);
 
 	if (source == NULL)
 		elog(ERROR, "source %d does not exist", id);
@@ -235,7 +225,7 @@ cqrs_version_covered(int32 version)
 	foreach(cell, cqrs_version_source_list(version))
 	{
 		CqrsVersionSource *needs = lfirst(cell);
-		CqrsSource *source = find_source(needs->source);
+		CqrsSource *source = cqrs_source_find(needs->source);
 
 		if (source == NULL)
 			return false;
@@ -245,146 +235,4 @@ cqrs_version_covered(int32 version)
 		UnlockRelationOid(source->relation, AccessShareLock);
 	}
 	return covered;
-}
-
-/*
- * elements_of takes an array apart; what it returns points into the array.
- */
-static Datum *
-elements_of(Datum array, int expected)
-{
-	ArrayType  *value = DatumGetArrayTypePCopy(array);
-	Oid			type = ARR_ELEMTYPE(value);
-	int16		length;
-	bool		by_value;
-	char		alignment;
-	Datum	   *elements;
-	int			count;
-
-	get_typlenbyvalalign(type, &length, &by_value, &alignment);
-	deconstruct_array(value, type, length, by_value, alignment, &elements, NULL, &count);
-	if (expected >= 0 && count != expected)
-		elog(ERROR, "a shape's arrays differ in length");
-	return elements;
-}
-
-/*
- * read_shape makes a CqrsShape of a row.
- */
-static void *
-read_shape(const Datum *values, const bool *nulls)
-{
-	CqrsShape  *shape = palloc(sizeof(CqrsShape));
-	int			natts = ArrayGetNItems(ARR_NDIM(DatumGetArrayTypeP(values[SHAPE_NAMES])),
-									   ARR_DIMS(DatumGetArrayTypeP(values[SHAPE_NAMES])));
-	Datum	   *names = elements_of(values[SHAPE_NAMES], natts);
-	Datum	   *types = elements_of(values[SHAPE_TYPES], natts);
-	Datum	   *typmods = elements_of(values[SHAPE_TYPMODS], natts);
-	Datum	   *collations = elements_of(values[SHAPE_COLLATIONS], natts);
-	Datum	   *lengths = elements_of(values[SHAPE_LENGTHS], natts);
-	Datum	   *by_value = elements_of(values[SHAPE_BY_VALUE], natts);
-	Datum	   *alignments = elements_of(values[SHAPE_ALIGNMENTS], natts);
-
-	shape->id = DatumGetInt32(values[SHAPE_ID]);
-	shape->source = DatumGetInt32(values[SHAPE_SOURCE]);
-	shape->desc = CreateTemplateTupleDesc(natts);
-	for (int i = 0; i < natts; i++)
-	{
-		Form_pg_attribute att = TupleDescAttr(shape->desc, i);
-
-		memset(att, 0, ATTRIBUTE_FIXED_PART_SIZE);
-		namestrcpy(&att->attname, NameStr(*DatumGetName(names[i])));
-		att->attnum = i + 1;
-		att->atttypid = DatumGetObjectId(types[i]);
-		att->atttypmod = DatumGetInt32(typmods[i]);
-		att->attcollation = DatumGetObjectId(collations[i]);
-		att->attlen = DatumGetInt16(lengths[i]);
-		att->attbyval = DatumGetBool(by_value[i]);
-		att->attalign = DatumGetChar(alignments[i]);
-		att->attisdropped = !OidIsValid(att->atttypid);
-		att->attcacheoff = -1;
-		att->attstorage = TYPSTORAGE_PLAIN;
-	}
-	return shape;
-}
-
-/*
- * cqrs_shape_get returns a shape by id.
- */
-CqrsShape *
-cqrs_shape_get(int32 id)
-{
-	CqrsRowScan scan = {.catalog = CQRS_CAT_SHAPE, .index = "shape_pkey"};
-	CqrsShape  *shape;
-
-	cqrs_rows_key_int4(&scan, SHAPE_ID + 1, id);
-	shape = cqrs_rows_read_one(&scan, read_shape);
-	if (shape == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_DATA_CORRUPTED),
-				 errmsg("shape %d does not exist", id)));
-	return shape;
-}
-
-/*
- * cqrs_shape_latest returns a source's newest shape, or NULL.
- */
-CqrsShape *
-cqrs_shape_latest(int32 source)
-{
-	CqrsRowScan scan = {.catalog = CQRS_CAT_SHAPE, .index = "shape_source_key"};
-
-	cqrs_rows_key_int4(&scan, SHAPE_SOURCE + 1, source);
-	return cqrs_rows_read_last(&scan, read_shape);
-}
-
-/*
- * array_of makes an array value of a built-in type.
- */
-static Datum
-array_of(Datum *elements, int count, Oid type)
-{
-	int16		length;
-	bool		by_value;
-	char		alignment;
-
-	get_typlenbyvalalign(type, &length, &by_value, &alignment);
-	return PointerGetDatum(construct_array(elements, count, type, length, by_value, alignment));
-}
-
-/*
- * cqrs_shape_insert records how a source's rows are laid out from now on, and returns the shape's id.
- */
-int32
-cqrs_shape_insert(int32 source, TupleDesc desc)
-{
-	static const Oid types[SHAPE_COUNT] = {
-		[SHAPE_NAMES] = NAMEOID,[SHAPE_TYPES] = REGTYPEOID,[SHAPE_TYPMODS] = INT4OID,[SHAPE_COLLATIONS] = OIDOID,
-		[SHAPE_LENGTHS] = INT2OID,[SHAPE_BY_VALUE] = BOOLOID,[SHAPE_ALIGNMENTS] = CHAROID,
-	};
-	Datum	   *elements[SHAPE_COUNT];
-	Datum		values[SHAPE_COUNT];
-	bool		nulls[SHAPE_COUNT] = {false};
-	int32		id = cqrs_registry_next_id();
-
-	for (int c = SHAPE_NAMES; c < SHAPE_COUNT; c++)
-		elements[c] = palloc(sizeof(Datum) * (desc->natts + 1));
-	for (int i = 0; i < desc->natts; i++)
-	{
-		Form_pg_attribute att = TupleDescAttr(desc, i);
-
-		elements[SHAPE_NAMES][i] = NameGetDatum(&att->attname);
-		elements[SHAPE_TYPES][i] = ObjectIdGetDatum(att->attisdropped ? InvalidOid : att->atttypid);
-		elements[SHAPE_TYPMODS][i] = Int32GetDatum(att->atttypmod);
-		elements[SHAPE_COLLATIONS][i] = ObjectIdGetDatum(att->attcollation);
-		elements[SHAPE_LENGTHS][i] = Int16GetDatum(att->attlen);
-		elements[SHAPE_BY_VALUE][i] = BoolGetDatum(att->attbyval);
-		elements[SHAPE_ALIGNMENTS][i] = CharGetDatum(att->attalign);
-	}
-	values[SHAPE_ID] = Int32GetDatum(id);
-	values[SHAPE_SOURCE] = Int32GetDatum(source);
-	for (int c = SHAPE_NAMES; c < SHAPE_COUNT; c++)
-		values[c] = array_of(elements[c], desc->natts, types[c]);
-	cqrs_rows_insert(CQRS_CAT_SHAPE, values, nulls);
-	return id;
 }

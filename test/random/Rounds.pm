@@ -3,7 +3,8 @@
 # A round is tables, read models over them, and windows of changes; after each window every read model must equal its query.  It is a hash:
 #   schema   the schema it is made in, and dropped with
 #   setup    statements that make what the queries read, in their order
-#   queries  number => { text, key (as an SQL literal), verified (may cqrs.verify compare it to the bit?) }
+#   queries  number => { text, key (as an SQL literal), verified (may cqrs.verify compare it to the bit?),
+#            born (the window before which the read model is made: 0, the first, if not given), dies (the window before which it is dropped) }
 #   windows  a list of windows, each a list of transactions, each a list of statements
 # It is run by one psql, so what is shown of a failure can be run by hand.
 package Rounds;
@@ -80,6 +81,22 @@ sub creation
 		  . "FROM cqrs.explain('p$number') AS line WHERE line LIKE 'source %'");
 }
 
+# The statement that drops a read model.
+sub removal
+{
+	my ($number) = @_;
+
+	return "SELECT cqrs.drop_projection('p$number') \\g /dev/null";
+}
+
+# Is a read model there in a window?
+sub lives
+{
+	my ($query, $window) = @_;
+
+	return ($query->{born} // 0) <= $window && $window < ($query->{dies} // 1_000_000);
+}
+
 # The script of a round.
 sub script
 {
@@ -89,16 +106,20 @@ sub script
 		'SET client_min_messages = warning', "CREATE SCHEMA $round->{schema}",
 		"SET search_path = $round->{schema}, public", @{ $round->{setup} });
 
-	push @lines, map { creation($_, $round->{queries}{$_}) } @numbers;
-	push @lines, 'SELECT cqrs.drain() \g /dev/null';
-	foreach my $window (@{ $round->{windows} })
+	foreach my $number (0 .. $#{ $round->{windows} })
 	{
-		push @lines, map { @$_ } @$window;
+		my @living = grep { lives($round->{queries}{$_}, $number) } @numbers;
+
+		push @lines, map { creation($_, $round->{queries}{$_}) } grep { !$number || !lives($round->{queries}{$_}, $number - 1) } @living;
+		push @lines, map { removal($_) } grep { $number && lives($round->{queries}{$_}, $number - 1) && !lives($round->{queries}{$_}, $number) } @numbers;
 		push @lines, 'SELECT cqrs.drain() \g /dev/null';
-		push @lines, map { difference($_, $round->{queries}{$_}) } @numbers;
+		push @lines, map { @$_ } @{ $round->{windows}[$number] };
+		push @lines, 'SELECT cqrs.drain() \g /dev/null';
+		push @lines, map { difference($_, $round->{queries}{$_}) } @living;
 	}
+	@numbers = grep { lives($round->{queries}{$_}, $#{ $round->{windows} }) } @numbers;
 	push @lines, map { verification($_) } grep { $round->{queries}{$_}{verified} } @numbers;
-	push @lines, map { "SELECT cqrs.drop_projection('p$_') \\g /dev/null" } @numbers;
+	push @lines, map { removal($_) } @numbers;
 	push @lines, "DROP SCHEMA $round->{schema} CASCADE";
 	return join('', map { /\\g/ ? "$_\n" : "$_;\n" } @lines);
 }

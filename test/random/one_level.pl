@@ -20,7 +20,7 @@ use constant {
 
 my $seconds = $ARGV[0] // $ENV{SECONDS} // 30;
 my $seed = $ARGV[1] // $ENV{SEED} // int(rand(1_000_000_000));
-my @columns = qw(id a b n);
+my @columns = qw(id a b n v t);    # no condition or key asks for v and t
 my %seen = (rounds => 0, queries => 0, windows => 0, keys => 0, full => 0);
 
 # ---- queries
@@ -30,8 +30,9 @@ sub value
 {
 	my ($column) = @_;
 
-	return $column eq 'n' ? 'NULL::numeric' : 'NULL::integer' if chance(0.15);
+	return 'NULL::' . ({ n => 'numeric', t => 'text' }->{$column} // 'integer') if chance(0.15);
 	return pick(qw(0 0.0 1 1.0 1.00 2)) if $column eq 'n';
+	return chance(0.05) ? "'" . join(' ', map { rand() } 1 .. 200) . "'" : pick(q{'x'}, q{'y'}) if $column eq 't';
 	return int(rand(3));
 }
 
@@ -131,17 +132,28 @@ sub key_expression
 		"lower($x\::text)", column($query, pick(@relations), 'n') . '::text', "CASE WHEN $x = 1 THEN $y END");
 }
 
+# The columns of relations that a query shows: all, or some, so that other read models show others.
+sub shown
+{
+	my ($query, @relations) = @_;
+	my @all = map { my $relation = $_; map { column($query, $relation, $_) } @columns } @relations;
+
+	return chance(0.4) ? @all : some(1 + int(rand(@all)), @all);
+}
+
 # A grouped query whose aggregates show every row of a group.
 sub grouped
 {
 	my ($query, $from, $where) = @_;
 	my @relations = some(pick(1, 1, 2, 3), @{ $query->{relations} });
 	my @keys = map { key_expression($query, @relations) } 1 .. pick(1, 1, 2, 3);
-	my @all = map { my $relation = $_; map { column($query, $relation, $_) } @columns } @{ $query->{relations} };
+	my @all = shown($query, @{ $query->{relations} });
+	my @numbers = (grep({ !/\bt(_r\d)?$/ } @all), '1');
 	my $row = 'ROW(' . join(', ', @all) . ')::text';
 	my $names = join(', ', map { "k$_" } 1 .. @keys);
 	my $select = join(', ', map { "$keys[$_ - 1] AS k$_" } 1 .. @keys);
-	my $extra = pick('', ', sum(' . pick(@all) . ') AS total', ', count(DISTINCT ' . pick(@all) . ') FILTER (WHERE ' . pick(@all) . ' = 1) AS ones');
+	my $extra = pick('', ', sum(' . pick(@numbers) . ') AS total',
+		', count(DISTINCT ' . pick(@numbers) . ') FILTER (WHERE ' . pick(@numbers) . ' = 1) AS ones');
 	my $having = chance(0.2) ? ' HAVING count(*) ' . pick('> 1', '< 3', '<> 2') : '';
 
 	$query->{key} = chance(0.3) ? 'NULL' : "'{$names}'";
@@ -153,7 +165,14 @@ sub grouped
 sub plain
 {
 	my ($query, $from, $where) = @_;
-	my @select = map { my $relation = $_; map { column($query, $relation, $_) . " AS ${_}_$relation" } @columns } @{ $query->{relations} };
+	my %shown = map { $_ => 1 } shown($query, @{ $query->{relations} });
+	my @select;
+
+	foreach my $relation (@{ $query->{relations} })
+	{
+		push @select, map { column($query, $relation, $_) . " AS ${_}_$relation" }
+		  grep { $_ eq 'id' || $shown{ column($query, $relation, $_) } } @columns;
+	}
 
 	$query->{key} = "'{" . join(', ', map { "id_$_" } @{ $query->{relations} }) . "}'";
 	return 'SELECT ' . join(', ', @select) . " FROM $from$where";
@@ -185,7 +204,7 @@ sub row
 {
 	my ($unique) = @_;
 
-	return '(' . join(', ', ($unique || chance(0.8) ? int(rand(5)) : 'NULL::integer'), map { value($_) } @columns[ 1 .. 3 ]) . ')';
+	return '(' . join(', ', ($unique || chance(0.8) ? int(rand(5)) : 'NULL::integer'), map { value($_) } @columns[ 1 .. $#columns ]) . ')';
 }
 
 # An INSERT of rows from somewhere; into a table with a primary key only of those that do not clash.
@@ -194,7 +213,7 @@ sub insert_from
 	my ($table, $unique, $rows) = @_;
 
 	return "INSERT INTO $table SELECT * FROM $rows" unless $unique;
-	return "INSERT INTO $table SELECT DISTINCT ON (id) * FROM $rows WHERE id NOT IN (SELECT id FROM $table) ORDER BY id, a, b, n";
+	return "INSERT INTO $table SELECT DISTINCT ON (id) * FROM $rows WHERE id NOT IN (SELECT id FROM $table) ORDER BY id, a, b, n, v, t";
 }
 
 # An INSERT of a few rows.
@@ -202,7 +221,7 @@ sub insert
 {
 	my ($table, $unique, $count) = @_;
 
-	return insert_from($table, $unique, '(VALUES ' . join(', ', map { row($unique) } 1 .. $count) . ') v (id, a, b, n)');
+	return insert_from($table, $unique, '(VALUES ' . join(', ', map { row($unique) } 1 .. $count) . ') r (id, a, b, n, v, t)');
 }
 
 # A condition that picks some rows of a table.
@@ -218,7 +237,7 @@ sub change
 {
 	my ($tables, $unique) = @_;
 	my ($table, $other) = (pick(@$tables), pick(@$tables));
-	my $column = pick(qw(a b n));
+	my $column = pick(qw(a b n v t v t));
 	my $luck = rand();
 
 	return insert($table, $unique, 1 + int(rand(2))) if $luck < 0.35;
@@ -228,7 +247,7 @@ sub change
 	return "UPDATE $table SET id = CASE id WHEN 0 THEN 1 ELSE 0 END WHERE id IN (0, 1)" if $luck < 0.88 && $unique ne 'plain';
 	return "TRUNCATE $table" if $luck < 0.89 && !$prepares;
 	return "WITH gone AS (DELETE FROM $table WHERE " . some_rows($table) . ' RETURNING *) '
-	  . insert_from($other, $unique, '(SELECT id + 10 AS id, a, b, n FROM gone) g');
+	  . insert_from($other, $unique, '(SELECT id + 10 AS id, a, b, n, v, t FROM gone) g');
 }
 
 # A transaction, as a list of statements.
@@ -279,7 +298,7 @@ sub make_tables
 	my %id = ('' => '', plain => ' PRIMARY KEY', deferrable => ' PRIMARY KEY DEFERRABLE');
 
 	return map {
-		("CREATE TABLE $_ (id integer$id{$unique}, a integer, b integer, n numeric)", chance(0.9) ? insert($_, $unique, 1 + int(rand(3))) : ())
+		("CREATE TABLE $_ (id integer$id{$unique}, a integer, b integer, n numeric, v integer, t text)", chance(0.9) ? insert($_, $unique, 1 + int(rand(3))) : ())
 	} @$tables;
 }
 
@@ -298,6 +317,11 @@ sub make_round
 	%round = (schema => "round_$number", setup => [ make_tables(\@tables, $unique) ]);
 	$round{queries} = { map { $_ => make_query(\@tables, $unique) } 1 .. QUERIES };
 	$round{windows} = make_windows(\@tables, $unique, $round{schema});
+	foreach my $query (map { $round{queries}{$_} } 2 .. QUERIES)
+	{
+		$query->{born} = int(rand(WINDOWS)) if !$prepares && chance(0.25);
+		$query->{dies} = ($query->{born} // 0) + 1 + int(rand(WINDOWS)) if chance(0.25);
+	}
 	return \%round;
 }
 
