@@ -16,6 +16,7 @@
 #include "base/names.h"
 #include "catalog/pg_class.h"
 #include "miscadmin.h"
+#include "outbox/outbox.h"
 #include "settings/settings.h"
 #include "shared/shared.h"
 #include "storage/lmgr.h"
@@ -97,6 +98,8 @@ static List *
 readable(const CqrsVersion *version)
 {
 	List	   *relations = list_make1_oid(version->definition);
+	CqrsCheckpoint *checkpoint = cqrs_checkpoint_latest(version->id);
+	List	   *segments;
 	ListCell   *cell;
 
 	foreach(cell, cqrs_version_source_list(version->id))
@@ -106,7 +109,8 @@ readable(const CqrsVersion *version)
 		check_exists(version, source->relation, "a source");
 		relations = lappend_oid(relations, source->relation);
 	}
-	foreach(cell, cqrs_segment_list())
+	segments = cqrs_outbox_segments(checkpoint && checkpoint->ours ? checkpoint->snapshot : NULL, InvalidFullTransactionId);
+	foreach(cell, segments)
 		relations = lappend_oid(relations, ((CqrsSegment *) lfirst(cell))->relation);
 	return relations;
 }
@@ -114,7 +118,8 @@ readable(const CqrsVersion *version)
 /*
  * cqrs_apply_lock takes all locks that must come before the snapshot.
  *
- * A rewrite or TRUNCATE that commits between snapshot and scan would read as an empty table.
+ * A rewrite or TRUNCATE that commits between snapshot and scan would read as an empty table.  Segments are not freed while they are needed by a checkpoint
+ * that is committed, or by a transaction that says so: one that makes the first checkpoint, or the first after a version was stale, can only say so.
  */
 bool
 cqrs_apply_lock(const CqrsVersion *version, bool wait)
@@ -124,6 +129,8 @@ cqrs_apply_lock(const CqrsVersion *version, bool wait)
 
 	check_exists(version, version->definition, "the definition");
 	check_exists(version, version->table, "the table");
+	if (!cqrs_outbox_need(wait))
+		return false;
 	reads = readable(version);
 	if (!wait)
 		return cqrs_locks_try(reads, AccessShareLock, AT_ONCE_MS, NULL) &&
@@ -300,7 +307,7 @@ apply_window(CqrsVersion *version, CqrsBatch *batch)
 	}
 	batch->changes = window.changes;
 	batch->outcome = CQRS_APPLIED;
-	if (batch->full || window.changes > 0 || window.passed_over >= PASSED_OVER_LIMIT)
+	if (batch->full || window.changes > 0 || window.passed_over >= PASSED_OVER_LIMIT || window.lets_go)
 	{
 		cqrs_checkpoint_insert(version->id, cqrs_window_checkpoint(batch->snapshot),
 							   window.position > 0 || !checkpoint->ours ? window.position : checkpoint->position, as_of);

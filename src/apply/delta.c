@@ -294,7 +294,10 @@ cqrs_delta_read(const CqrsProgram *program, int32 version, Snapshot snapshot, co
 		if (cqrs_outbox_chunk_has(chunk, sources, program->nsources))
 			read_chunk(chunk, window, readers, decode);
 		else
+		{
 			window->passed_over++;
+			window->lets_go |= chunk->closed;
+		}
 	}
 	cqrs_outbox_scan_end(scan);
 	return window;

@@ -62,6 +62,7 @@ typedef struct CqrsWindow
 	CqrsDelta  *deltas;
 	int64		changes;		/* of the version's sources, each once */
 	int64		passed_over;	/* chunks that concern none of them */
+	bool		lets_go;		/* some of these are in a closed segment, which waits for the checkpoint to move on */
 	int64		position;		/* of the last change, 0 if none */
 	bool		captured;		/* all sources are captured as they should be */
 	bool		needs_full;		/* a TRUNCATE, or an image that no longer fits: only a full evaluation is right */

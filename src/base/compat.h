@@ -34,4 +34,33 @@
 #define cqrs_compat_log_sequence(record, rel) ((record).locator = (rel)->rd_locator)
 #endif
 
+/* 16 has indexes that summarize, 18 ones without overlaps.  Of one column, not unique, ready for inserts. */
+#if PG_VERSION_NUM < 160000
+#define cqrs_compat_index_info() makeIndexInfo(1, 1, BTREE_AM_OID, NIL, NIL, false, false, true, false)
+#elif PG_VERSION_NUM < 180000
+#define cqrs_compat_index_info() makeIndexInfo(1, 1, BTREE_AM_OID, NIL, NIL, false, false, true, false, false)
+#else
+#define cqrs_compat_index_info() makeIndexInfo(1, 1, BTREE_AM_OID, NIL, NIL, false, false, true, false, false, false)
+#endif
+
+/* 17 has statistics targets and operator class options beside the columns of a new index. */
+#if PG_VERSION_NUM < 170000
+#define cqrs_compat_index_create(heap, name, info, columns, collations, classes, options, flags) \
+	index_create(heap, name, InvalidOid, InvalidOid, InvalidOid, InvalidOid, info, columns, BTREE_AM_OID, InvalidOid, \
+				 collations, classes, options, (Datum) 0, flags, 0, false, true, NULL)
+#else
+#define cqrs_compat_index_create(heap, name, info, columns, collations, classes, options, flags) \
+	index_create(heap, name, InvalidOid, InvalidOid, InvalidOid, InvalidOid, info, columns, BTREE_AM_OID, InvalidOid, \
+				 collations, classes, NULL, options, NULL, (Datum) 0, flags, 0, false, true, NULL)
+#endif
+
+/* 16 can truncate under the identity of the table's owner. */
+#if PG_VERSION_NUM < 160000
+#define cqrs_compat_truncate(rel) \
+	ExecuteTruncateGuts(list_make1(rel), list_make1_oid(RelationGetRelid(rel)), NIL, DROP_RESTRICT, false)
+#else
+#define cqrs_compat_truncate(rel) \
+	ExecuteTruncateGuts(list_make1(rel), list_make1_oid(RelationGetRelid(rel)), NIL, DROP_RESTRICT, false, false)
+#endif
+
 #endif							/* CQRS_COMPAT_H */

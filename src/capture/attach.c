@@ -22,6 +22,7 @@
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "nodes/parsenodes.h"
+#include "outbox/outbox.h"
 #include "registry/registry.h"
 #include "settings/settings.h"
 #include "storage/lmgr.h"
@@ -256,6 +257,7 @@ cqrs_capture_attach(List *ids)
 
 	if (sources == NIL)
 		return false;
+	cqrs_segment_ensure();
 	foreach(cell, sources)
 	{
 		CqrsSource *source = lfirst(cell);
@@ -269,6 +271,27 @@ cqrs_capture_attach(List *ids)
 		attach_one(((CqrsSource *) lfirst(cell))->id);
 	cqrs_identity_leave(&identity);
 	return true;
+}
+
+/*
+ * cqrs_capture_resume captures sources again that are wanted for themselves and whose capture was suspended, because the outbox was full.
+ *
+ * Those that versions read are captured again with the versions, which have to be evaluated anew.  Errors: as cqrs_capture_attach.
+ */
+void
+cqrs_capture_resume(void)
+{
+	List	   *suspended = NIL;
+	ListCell   *cell;
+
+	foreach(cell, cqrs_source_list())
+	{
+		CqrsSource *source = lfirst(cell);
+
+		if (source->captured && !source->attached && exists(source->relation))
+			suspended = lappend_int(suspended, source->id);
+	}
+	(void) cqrs_capture_attach(suspended);
 }
 
 /*

@@ -19,6 +19,9 @@
  */
 extern bool cqrs_capture_attach(List *sources);
 
+/* Capture again what cqrs.capture asked for and a full outbox has suspended. */
+extern void cqrs_capture_resume(void);
+
 /*
  * The columns of a source that are to be watched and imaged: all that versions not retired ask for, and its primary key; with cqrs.capture all.
  * Takes ACCESS SHARE on the source while it looks.

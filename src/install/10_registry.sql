@@ -90,11 +90,25 @@ CREATE TABLE cqrs_internal.checkpoint (
 COMMENT ON TABLE cqrs_internal.checkpoint IS 'up to which snapshot each version has applied all changes, and whose transactions that snapshot speaks of; inserted, never updated';
 
 CREATE TABLE cqrs_internal.segment (
-    number   integer NOT NULL,
-    relation regclass NOT NULL,
-    CONSTRAINT segment_pkey PRIMARY KEY (number)
+    number            integer NOT NULL,
+    relation          regclass NOT NULL,
+    opened_at         timestamptz,
+    closed_at         timestamptz,
+    consumed_at       timestamptz,
+    first_xid         xid8,
+    last_xid          xid8,
+    first_position    bigint,
+    last_position     bigint,
+    changes           bigint,
+    bytes             bigint,
+    system_identifier bigint NOT NULL,
+    database          oid NOT NULL,
+    registry          oid NOT NULL,
+    CONSTRAINT segment_pkey PRIMARY KEY (number),
+    CONSTRAINT segment_relation_key UNIQUE (relation)
 );
-COMMENT ON TABLE cqrs_internal.segment IS 'tables that hold the outbox, oldest first; the last one is written to';
+COMMENT ON TABLE cqrs_internal.segment IS
+'tables that hold the outbox, oldest first, and whose transactions they speak of; the one opened last is written to, one not opened waits for its turn';
 
 CREATE TABLE cqrs_internal.history (
     id         bigint GENERATED ALWAYS AS IDENTITY,
@@ -119,6 +133,6 @@ SELECT pg_catalog.pg_extension_config_dump('cqrs_internal.source', '');
 SELECT pg_catalog.pg_extension_config_dump('cqrs_internal.version_source', '');
 SELECT pg_catalog.pg_extension_config_dump('cqrs_internal.shape', '');
 SELECT pg_catalog.pg_extension_config_dump('cqrs_internal.checkpoint', '');
-SELECT pg_catalog.pg_extension_config_dump('cqrs_internal.segment', 'WHERE number > 1');
+SELECT pg_catalog.pg_extension_config_dump('cqrs_internal.segment', '');
 SELECT pg_catalog.pg_extension_config_dump('cqrs_internal.history', '');
 SELECT pg_catalog.pg_extension_config_dump('cqrs_internal.history_id_seq', '');

@@ -358,7 +358,8 @@ put_record(CqrsRecord *record, int32 source)
 	if (length > MAX_RECORD)
 		refuse_size(source, length);
 	own = enter_level();
-	if (buffer.used + length > (Size) cqrs_setting_buffer_size * 1024 && buffer.used - own->start >= BLCKSZ)
+	if (buffer.used + length > (Size) cqrs_setting_buffer_size * 1024 && buffer.used - own->start >= BLCKSZ &&
+		cqrs_segment_there())
 		write_out();
 	buffer.used = cqrs_record_write(record, length, reserve(length + LENGTH_SIZE)) - buffer.data;
 	buffer.disordered |= record->command < buffer.command;
@@ -491,6 +492,7 @@ forget(void)
 	buffer.disordered = false;
 	buffer.late = false;
 	buffer.wrote = false;
+	cqrs_segment_forget();
 }
 
 /*
@@ -519,6 +521,8 @@ end_transaction(XactEvent event, void *arg)
 		case XACT_EVENT_PRE_PREPARE:
 			if (buffer.used > 0)
 				write_out();
+			if (event == XACT_EVENT_PRE_COMMIT && buffer.wrote)
+				cqrs_segment_turn_over();
 			buffer.late = true;
 			break;
 		case XACT_EVENT_COMMIT:

@@ -33,6 +33,7 @@ cqrs_chunk_open(CqrsChunkWriter *writer)
 			 RelationGetDescr(writer->heap)->natts);
 	writer->indexes = CatalogOpenIndexes(writer->heap);
 	writer->body = palloc(BLCKSZ);
+	writer->large = false;
 	return true;
 }
 
@@ -42,6 +43,7 @@ cqrs_chunk_open(CqrsChunkWriter *writer)
 void
 cqrs_chunk_close(CqrsChunkWriter *writer)
 {
+	cqrs_segment_written(writer->heap, writer->large);
 	CatalogCloseIndexes(writer->indexes);
 	table_close(writer->heap, NoLock);
 	pfree(writer->body);
@@ -131,6 +133,8 @@ cqrs_chunk_write(CqrsChunkWriter *writer, const CqrsDraft *draft, const char *bu
 
 	CatalogTupleInsertWithInfo(writer->heap, tuple, writer->indexes);
 	heap_freetuple(tuple);
-	if (body != writer->body)
-		pfree(body);
+	if (body == writer->body)
+		return;
+	writer->large = true;
+	pfree(body);
 }

@@ -78,6 +78,9 @@ extern void cqrs_outbox_append_mark(CqrsChangeKind kind, int32 source, int32 sha
 /* Has this transaction captured changes, still in the buffer or written early, that are not rolled back? */
 extern bool cqrs_outbox_pending(void);
 
+/* There is a segment to write to, or an error (55P03); cheap when there is one.  Before anything is captured for the first time. */
+extern void cqrs_segment_ensure(void);
+
 /* Registers the transaction callbacks, once a backend. */
 extern void cqrs_outbox_init(void);
 
@@ -92,6 +95,7 @@ typedef struct CqrsChunk
 	int			nsources;
 	int32		changes;		/* how many it holds */
 	TimestampTz captured_at;
+	bool		closed;			/* its segment is, so it waits to be consumed */
 	struct varlena *body;		/* as stored, in the scan's hands: read it with cqrs_outbox_read_begin before the next chunk */
 } CqrsChunk;
 
@@ -130,6 +134,16 @@ extern CqrsOutboxScan *cqrs_outbox_scan_begin(Snapshot snapshot, const CqrsSnaps
 extern CqrsChunk *cqrs_outbox_scan_next(CqrsOutboxScan *scan);
 extern void cqrs_outbox_scan_end(CqrsOutboxScan *scan);
 
+/*
+ * To the end of the transaction, keep all segments that can hold changes a snapshot taken from now on does not see.  Without 'wait' false if
+ * somebody is freeing one just now.
+ */
+extern bool cqrs_outbox_need(bool wait);
+
+/* The segments that can hold chunks of a window, oldest first; and whether one can. */
+extern List *cqrs_outbox_segments(const CqrsSnapshot *checkpoint, FullTransactionId upto);
+extern bool cqrs_outbox_concerns(const CqrsSegment *segment, const CqrsSnapshot *checkpoint, FullTransactionId upto);
+
 /* Does the chunk hold changes of any of the sources? */
 extern bool cqrs_outbox_chunk_has(const CqrsChunk *chunk, const int32 *sources, int nsources);
 
@@ -148,5 +162,23 @@ extern const CqrsShape *cqrs_outbox_shape(int32 id);
  */
 extern int64 cqrs_outbox_count_pending(Snapshot snapshot, const CqrsSnapshot *checkpoint, const int32 *sources, int nsources,
 									   int64 limit, TimestampTz *oldest);
+
+/* ---- upkeep ---- */
+
+/* What looking after the outbox has come to. */
+typedef struct CqrsUpkeep
+{
+	int			freed;			/* segments */
+	bool		rotated;		/* another segment is written to now */
+	bool		busy;			/* others were in the way of something */
+	bool		held;			/* versions need a closed segment */
+	TimestampTz again;			/* when there will be something to do; DT_NOEND: not by itself */
+} CqrsUpkeep;
+
+/*
+ * Close the active segment if it is due, seal closed ones, free those that are consumed and kept long enough, keep the outbox below its maximum.  Waits for
+ * nobody.  In a READ COMMITTED transaction that is about to end: it may have locked out readers of what it freed.
+ */
+extern void cqrs_outbox_upkeep(CqrsUpkeep *result);
 
 #endif							/* CQRS_OUTBOX_H */

@@ -61,13 +61,47 @@ enum
 	CQRS_SEGMENT_BODY, CQRS_SEGMENT_COLUMNS
 };
 
-/* ---- segment.c: the segments ---- */
+/* ---- segment.c: the segment that is written to ---- */
+
+/* Is there one?  If not, nothing is to be written before pre-commit.  True also if there is nothing to write for: the extension is gone. */
+extern bool cqrs_segment_there(void);
 
 /*
  * Lock the active segment for writing, to the end of the transaction, and open it; NULL if the extension is gone and there is nowhere to write.  Also gives
  * the sequence of chunk numbers.
  */
 extern Relation cqrs_segment_open_active(Oid *sequence);
+
+/* Rows were written to it; was any change larger than a page?  At pre-commit, if it is full, turn over to the next; at the end forget that it was. */
+extern void cqrs_segment_written(Relation heap, bool large);
+extern void cqrs_segment_turn_over(void);
+extern void cqrs_segment_forget(void);
+
+/* The size at which a segment is full; of all of them; and does a size exceed so many times cqrs.max_outbox_size? */
+extern int64 cqrs_segment_limit(void);
+extern int64 cqrs_segment_total(void);
+extern bool cqrs_segment_over(int64 bytes, int times);
+
+/* Close the active segment if it is full or older than that (-1: never too old), and open the next; when to look again. */
+extern TimestampTz cqrs_segment_rotate(int64 age_ms, bool *rotated);
+
+/* ---- table.c: the tables of segments ---- */
+
+/* Make one; have it go with the extension; throw away what it holds (false if this session reads it); drop it. */
+extern Oid	cqrs_segment_table_create(int32 number);
+extern void cqrs_segment_table_belong(Oid relation);
+extern bool cqrs_segment_table_empty(Oid relation);
+extern void cqrs_segment_table_drop(Oid relation);
+
+/* What it holds that a snapshot sees, into 'segment'; its size on disk; when its first chunk was captured (0: it has none). */
+extern void cqrs_segment_table_measure(CqrsSegment *segment, Snapshot snapshot);
+extern int64 cqrs_segment_table_bytes(Oid relation);
+extern TimestampTz cqrs_segment_table_begins(Oid relation);
+
+/* ---- scan.c ---- */
+
+/* Does a segment hold a chunk of the window from a checkpoint to a snapshot? */
+extern bool cqrs_outbox_probe(const CqrsSegment *segment, Snapshot snapshot, const CqrsSnapshot *checkpoint);
 
 /* ---- image.c: rows to images ---- */
 
@@ -146,6 +180,7 @@ typedef struct CqrsChunkWriter
 	struct ResultRelInfo *indexes;
 	Oid			sequence;
 	struct varlena *body;		/* where bodies are put together, one at a time */
+	bool		large;			/* a body did not fit there */
 } CqrsChunkWriter;
 
 /* Bytes of records that fit into one page, beside that many source ids. */

@@ -13,6 +13,7 @@
 #include "access/genam.h"
 #include "access/table.h"
 #include "access/tableam.h"
+#include "catalog/pg_index.h"
 #include "outbox/parts.h"
 #include "registry/registry.h"
 #include "utils/array.h"
@@ -20,6 +21,7 @@
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
+#include "utils/syscache.h"
 #include "utils/timestamp.h"
 #include "utils/xid8.h"
 
@@ -40,24 +42,86 @@ struct CqrsOutboxScan
 };
 
 /*
+ * cqrs_outbox_concerns tells whether a segment can hold chunks of a window.
+ *
+ * A sealed one says what it holds, and nobody adds to it: so one that the checkpoint has seen is passed over without being looked at, however many such are
+ * retained.  The transactions of a restored one are not of this cluster, and in no window here.
+ */
+bool
+cqrs_outbox_concerns(const CqrsSegment *segment, const CqrsSnapshot *checkpoint, FullTransactionId upto)
+{
+	if (!segment->sealed)
+		return segment->ours || checkpoint == NULL;
+	if (!FullTransactionIdIsValid(segment->last_xid))
+		return false;
+	if (checkpoint == NULL)
+		return true;
+	if (!segment->ours || (FullTransactionIdIsValid(upto) && FullTransactionIdPrecedes(upto, segment->first_xid)))
+		return false;
+	if (!FullTransactionIdPrecedes(segment->last_xid, checkpoint->xmax))
+		return true;
+	for (int i = 0; i < checkpoint->nxip; i++)
+		if (!FullTransactionIdPrecedes(checkpoint->xip[i], segment->first_xid) &&
+			!FullTransactionIdPrecedes(segment->last_xid, checkpoint->xip[i]))
+			return true;
+	return false;
+}
+
+/*
+ * cqrs_outbox_segments lists the segments that can hold chunks of a window, oldest first.
+ */
+List *
+cqrs_outbox_segments(const CqrsSnapshot *checkpoint, FullTransactionId upto)
+{
+	List	   *segments = NIL;
+	ListCell   *cell;
+
+	foreach(cell, cqrs_segment_list())
+		if (cqrs_outbox_concerns(lfirst(cell), checkpoint, upto))
+			segments = lappend(segments, lfirst(cell));
+	return segments;
+}
+
+/*
+ * begin_scan starts to read a window of some segments.
+ */
+static CqrsOutboxScan *
+begin_scan(List *segments, Snapshot snapshot, const CqrsSnapshot *checkpoint, FullTransactionId upto)
+{
+	MemoryContext memory = AllocSetContextCreate(CurrentMemoryContext, "cqrs outbox scan", ALLOCSET_DEFAULT_SIZES);
+	CqrsOutboxScan *scan = MemoryContextAllocZero(memory, sizeof(CqrsOutboxScan));
+
+	scan->snapshot = snapshot;
+	scan->checkpoint = checkpoint;
+	scan->upto = upto;
+	scan->segments = segments;
+	scan->memory = memory;
+	scan->chunk_memory = AllocSetContextCreate(memory, "cqrs outbox chunk", ALLOCSET_DEFAULT_SIZES);
+	cqrs_shapes_check();
+	return scan;
+}
+
+/*
  * cqrs_outbox_scan_begin starts to read a window; snapshot and checkpoint must stay until its end.
  */
 CqrsOutboxScan *
 cqrs_outbox_scan_begin(Snapshot snapshot, const CqrsSnapshot *checkpoint, FullTransactionId upto)
 {
-	MemoryContext memory = AllocSetContextCreate(CurrentMemoryContext, "cqrs outbox scan", ALLOCSET_DEFAULT_SIZES);
-	MemoryContext caller = MemoryContextSwitchTo(memory);
-	CqrsOutboxScan *scan = palloc0(sizeof(CqrsOutboxScan));
+	return begin_scan(cqrs_outbox_segments(checkpoint, upto), snapshot, checkpoint, upto);
+}
 
-	scan->snapshot = snapshot;
-	scan->checkpoint = checkpoint;
-	scan->upto = upto;
-	scan->segments = cqrs_segment_list();
-	scan->memory = memory;
-	scan->chunk_memory = AllocSetContextCreate(memory, "cqrs outbox chunk", ALLOCSET_DEFAULT_SIZES);
-	MemoryContextSwitchTo(caller);
-	cqrs_shapes_check();
-	return scan;
+/*
+ * cqrs_outbox_probe tells whether a segment holds a chunk of a window.
+ */
+bool
+cqrs_outbox_probe(const CqrsSegment *segment, Snapshot snapshot, const CqrsSnapshot *checkpoint)
+{
+	CqrsOutboxScan *scan = begin_scan(list_make1(unconstify(CqrsSegment *, segment)), snapshot, checkpoint,
+									  InvalidFullTransactionId);
+	bool		found = cqrs_outbox_scan_next(scan) != NULL;
+
+	cqrs_outbox_scan_end(scan);
+	return found;
 }
 
 /*
@@ -100,6 +164,54 @@ next_lookup(CqrsOutboxScan *scan)
 }
 
 /*
+ * index_on_xid finds a segment's btree on xid; while it is being built anew there are two, of which one is valid.
+ */
+static Oid
+index_on_xid(Relation rel)
+{
+	Oid			found = InvalidOid;
+	ListCell   *cell;
+
+	foreach(cell, RelationGetIndexList(rel))
+	{
+		HeapTuple	tuple = SearchSysCache1(INDEXRELID, ObjectIdGetDatum(lfirst_oid(cell)));
+		Form_pg_index index;
+
+		if (!HeapTupleIsValid(tuple))
+			continue;
+		index = (Form_pg_index) GETSTRUCT(tuple);
+		if (index->indisvalid && index->indkey.values[0] == CQRS_SEGMENT_XID + 1)
+			found = lfirst_oid(cell);
+		ReleaseSysCache(tuple);
+	}
+	if (!OidIsValid(found))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("outbox segment \"%s\" has no valid index on its column \"xid\"", RelationGetRelationName(rel)),
+				 errhint("Reindex the table.")));
+	return found;
+}
+
+/*
+ * next_segment opens the table of the next segment; false after the last.
+ *
+ * One that was freed since it was listed may even have been dropped.  Who needed what it held has seen to it that it was not.
+ */
+static bool
+next_segment(CqrsOutboxScan *scan)
+{
+	while (scan->heap == NULL && scan->segments != NIL)
+	{
+		const CqrsSegment *segment = linitial(scan->segments);
+
+		scan->segments = list_delete_first(scan->segments);
+		scan->heap = try_table_open(segment->relation, AccessShareLock);
+		scan->chunk.closed = segment->closed_at != 0;
+	}
+	return scan->heap != NULL;
+}
+
+/*
  * open_segment opens the next segment; false after the last.
  *
  * The scan returns all rows, and visibility is asked of each: under an MVCC snapshot a SERIALIZABLE transaction would take predicate locks, and two
@@ -108,16 +220,14 @@ next_lookup(CqrsOutboxScan *scan)
 static bool
 open_segment(CqrsOutboxScan *scan)
 {
-	MemoryContext caller;
-	const CqrsSegment *segment;
+	MemoryContext caller = MemoryContextSwitchTo(scan->memory);
 
-	if (scan->segments == NIL)
+	if (!next_segment(scan))
+	{
+		MemoryContextSwitchTo(caller);
 		return false;
-	caller = MemoryContextSwitchTo(scan->memory);
-	segment = linitial(scan->segments);
-	scan->segments = list_delete_first(scan->segments);
-	scan->heap = table_open(segment->relation, AccessShareLock);
-	scan->index = index_open(segment->index, AccessShareLock);
+	}
+	scan->index = index_open(index_on_xid(scan->heap), AccessShareLock);
 	scan->scan = index_beginscan(scan->heap, scan->index, SnapshotAny, 2, 0);
 	scan->slot = table_slot_create(scan->heap, NULL);
 	scan->probe = 0;

@@ -1,18 +1,34 @@
 /*
  * outbox/segment.c
- *		The segments of the outbox: which one is written to.
+ *		The segment that is written to: finding it, opening the first, closing it when it is full and opening the next.
  *
- * A writer's lock on the active segment is kept to the end of its transaction, so that nobody empties it under a writer.  Wants a transaction; runs at
- * pre-commit too, when no snapshot is left.
+ * A writer's lock on the active segment is kept to the end of its transaction, so that nobody empties it under a writer.  A worker is told when a segment is
+ * full; where there is none, or it is late, the writer itself turns over to the next one, at pre-commit only and only if it need not wait for that.  What
+ * goes wrong then does not concern the command.
+ *
+ * Leaves to retain.c what becomes of closed segments.  Wants a transaction; runs at pre-commit too, when no snapshot is left.
  */
 #include "postgres.h"
 
 #include "access/table.h"
+#include "base/attempt.h"
+#include "base/clock.h"
+#include "base/locks.h"
 #include "catalog/namespace.h"
 #include "outbox/parts.h"
 #include "registry/registry.h"
+#include "settings/settings.h"
+#include "shared/shared.h"
+#include "storage/bufmgr.h"
+#include "storage/smgr.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
+#include "utils/rel.h"
+#include "utils/timestamp.h"
+
+#define SHARE_OF_OUTBOX	4		/* a segment is no larger than this part of cqrs.max_outbox_size */
+#define LATE			2		/* times the size of a segment at which writers no longer leave it to a worker */
+#define MB				(INT64CONST(1024) * 1024)
 
 /* What this backend knows of where to write.  Invalidation only clears the flag. */
 static struct
@@ -20,14 +36,21 @@ static struct
 	bool		valid;
 	bool		registered;		/* the callback is */
 	Oid			segments;		/* the list itself */
-	Oid			heap;			/* the active one */
+	Oid			heap;			/* the active one; InvalidOid if there is none */
 	Oid			sequence;		/* chunk numbers */
 } active;
+
+/* How full a segment was when this transaction wrote to it, if it is to be closed. */
+static struct
+{
+	Oid			heap;			/* InvalidOid: it is not */
+	int64		bytes;
+} full;
 
 /*
  * forget_active is called when a relation changes: it has the active segment looked up again before it is next written to.
  *
- * Whoever adds a segment invalidates the list's relation.
+ * Whoever opens a segment invalidates the list's relation.
  */
 static void
 forget_active(Datum arg, Oid relid)
@@ -42,6 +65,8 @@ forget_active(Datum arg, Oid relid)
 static bool
 find_active(void)
 {
+	CqrsSegment *segment;
+
 	if (!active.registered)
 	{
 		CacheRegisterRelcacheCallback(forget_active, (Datum) 0);
@@ -52,12 +77,24 @@ find_active(void)
 	active.segments = cqrs_registry_relation(CQRS_CAT_SEGMENT);
 	active.sequence = get_relname_relid("chunk_number", get_rel_namespace(active.segments));
 	active.valid = true;		/* first, so that an invalidation while we read the list is not lost */
-	active.heap = ((CqrsSegment *) llast(cqrs_segment_list()))->relation;
+	segment = cqrs_segment_active();
+	active.heap = segment ? segment->relation : InvalidOid;
 	return true;
 }
 
 /*
- * cqrs_segment_open_active locks and opens the active segment; NULL if there is none, because the extension was dropped with its triggers.
+ * cqrs_segment_there tells whether there is a segment to write to, or at least nobody to write one for.
+ *
+ * A restored outbox has none of ours until somebody commits: until then changes stay in memory, for who opens the first holds up all others.
+ */
+bool
+cqrs_segment_there(void)
+{
+	return (!active.valid && !find_active()) || OidIsValid(active.heap);
+}
+
+/*
+ * cqrs_segment_open_active locks and opens the active segment, makes one if there is none; NULL if the extension was dropped with its triggers.
  *
  * The lock is taken first and then the segment looked at again: it may have become an older one while we waited.
  */
@@ -70,6 +107,8 @@ cqrs_segment_open_active(Oid *sequence)
 
 		if (!active.valid && !find_active())
 			return NULL;
+		if (!OidIsValid(active.heap))
+			cqrs_segment_ensure();
 		heap = try_table_open(active.heap, RowExclusiveLock);
 		*sequence = active.sequence;
 		if (heap != NULL && active.valid)
@@ -78,4 +117,287 @@ cqrs_segment_open_active(Oid *sequence)
 			table_close(heap, RowExclusiveLock);
 		active.valid = false;
 	}
+}
+
+/*
+ * next_number returns the number of a segment that is opened now.
+ */
+static int32
+next_number(List *opened, List *spares)
+{
+	int32		last = 0;
+
+	if (opened != NIL)
+		last = ((CqrsSegment *) llast(opened))->number;
+	if (spares != NIL)
+		last = Max(last, ((CqrsSegment *) llast(spares))->number);
+	return last + 1;
+}
+
+/*
+ * adopt closes what a restore has brought: its chunks are not of this cluster or database, so ours must not come among them.
+ */
+static void
+adopt(List *opened)
+{
+	TimestampTz now = cqrs_clock_now();
+	ListCell   *cell;
+
+	foreach(cell, opened)
+	{
+		CqrsSegment *segment = lfirst(cell);
+
+		if (segment->ours)
+			continue;
+		cqrs_segment_table_belong(segment->relation);
+		if (segment->closed_at != 0 && segment->consumed_at != 0)
+			continue;
+		segment->closed_at = segment->closed_at ? segment->closed_at : now;
+		segment->consumed_at = now;
+		cqrs_segment_update(segment);
+	}
+}
+
+/*
+ * open_next opens a spare, or a segment newly made, after closing the active one if there is one.  The caller has the right to (cqrs_segment_lock).
+ *
+ * Writers in flight go on to write to the one that was closed, to the end of their transactions, if they have its lock.
+ */
+static void
+open_next(CqrsSegment *closing)
+{
+	List	   *opened = cqrs_segment_list();
+	List	   *spares = cqrs_segment_spares();
+	CqrsSegment next = {.ours = true};
+
+	if (closing != NULL)
+	{
+		closing->closed_at = cqrs_clock_now();
+		cqrs_segment_update(closing);
+	}
+	adopt(opened);
+	next.number = next_number(opened, spares);
+	next.opened_at = cqrs_clock_now();
+	if (spares == NIL)
+	{
+		next.relation = cqrs_segment_table_create(next.number);
+		cqrs_segment_insert(&next);
+		return;
+	}
+	next.relation = ((CqrsSegment *) linitial(spares))->relation;
+	cqrs_segment_table_belong(next.relation);
+	cqrs_segment_update(&next);
+}
+
+/*
+ * cqrs_segment_ensure sees to it that there is a segment to write to.
+ *
+ * Errors: 55P03 if another transaction that is still open has just made the first one, or is about to.
+ */
+void
+cqrs_segment_ensure(void)
+{
+	TimestampTz deadline = TimestampTzPlusMilliseconds(cqrs_clock_now(), cqrs_setting_lock_timeout);
+
+	if (cqrs_segment_there())
+		return;
+	while (!cqrs_segment_lock(true))
+		if (!cqrs_locks_pause(deadline))
+			ereport(ERROR,
+					(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+					 errmsg("could not open a segment of the outbox within cqrs.lock_timeout"),
+					 errdetail("Another transaction that is still open has opened one."),
+					 errhint("Wait for that transaction to end.")));
+	if (cqrs_segment_active() == NULL)
+		open_next(NULL);
+	active.valid = false;
+	(void) find_active();
+}
+
+/*
+ * cqrs_segment_limit returns the size at which a segment is full: cqrs.segment_size, or a part of cqrs.max_outbox_size if that is less.
+ */
+int64
+cqrs_segment_limit(void)
+{
+	int64		limit = (int64) cqrs_setting_segment_size * 1024;
+
+	if (cqrs_setting_max_outbox_size > 0)
+		limit = Min(limit, cqrs_setting_max_outbox_size * MB / SHARE_OF_OUTBOX);
+	return limit;
+}
+
+/*
+ * cqrs_segment_total returns the size of all segments together.
+ */
+int64
+cqrs_segment_total(void)
+{
+	int64		total = 0;
+	ListCell   *cell;
+
+	foreach(cell, cqrs_segment_list())
+	{
+		CqrsSegment *segment = lfirst(cell);
+
+		total += segment->sealed ? segment->bytes : cqrs_segment_table_bytes(segment->relation);
+	}
+	return total;
+}
+
+/*
+ * cqrs_segment_over tells whether a size exceeds that many times cqrs.max_outbox_size.
+ */
+bool
+cqrs_segment_over(int64 bytes, int times)
+{
+	return cqrs_setting_max_outbox_size > 0 && bytes > cqrs_setting_max_outbox_size * MB * times;
+}
+
+/*
+ * cqrs_segment_written notes how full the segment is that a transaction has just written to.
+ *
+ * The rows went to the block that the server would try first for another one.  Changes larger than a page are in the table for large values.
+ */
+void
+cqrs_segment_written(Relation heap, bool large)
+{
+	BlockNumber block = RelationGetTargetBlock(heap);
+	int64		bytes = block == InvalidBlockNumber ? 0 : ((int64) block + 1) * BLCKSZ;
+
+	if (large && OidIsValid(heap->rd_rel->reltoastrelid))
+	{
+		Relation	toast = table_open(heap->rd_rel->reltoastrelid, AccessShareLock);
+
+		bytes += (int64) RelationGetNumberOfBlocks(toast) * BLCKSZ;
+		table_close(toast, AccessShareLock);
+	}
+	if (bytes < cqrs_segment_limit())
+		return;
+	if (full.heap != RelationGetRelid(heap))
+		cqrs_shared_ask_upkeep();
+	full.heap = RelationGetRelid(heap);
+	full.bytes = bytes;
+}
+
+/*
+ * cqrs_segment_forget forgets, at the end of a transaction, what it has found full.
+ */
+void
+cqrs_segment_forget(void)
+{
+	full.heap = InvalidOid;
+}
+
+/*
+ * suspend stops capturing anything, because the outbox can take no more; false, having changed nothing, if somebody is at work on a source.
+ */
+static bool
+suspend(void)
+{
+	List	   *sources = NIL;
+	ListCell   *cell;
+
+	foreach(cell, cqrs_source_list())
+	{
+		CqrsSource *source = lfirst(cell);
+
+		if (!source->attached)
+			continue;
+		if (!cqrs_source_lock(source->relation, true))
+			return false;
+		sources = lappend(sources, source);
+	}
+	foreach(cell, sources)
+	{
+		CqrsSource *source = cqrs_source_get(((CqrsSource *) lfirst(cell))->id);
+
+		source->attached = false;
+		cqrs_source_update(source);
+	}
+	return sources != NIL;
+}
+
+/* What turn_over is to do. */
+typedef struct Turn
+{
+	bool		suspend;		/* instead of opening the next segment */
+	bool		done;
+} Turn;
+
+/*
+ * turn_over opens the next segment if the active one is still the one found full; or suspends capture.
+ */
+static void
+turn_over(void *argument)
+{
+	Turn	   *turn = argument;
+	CqrsSegment *segment = cqrs_segment_active();
+
+	if (segment == NULL || segment->relation != full.heap)
+		return;
+	if (turn->suspend)
+		turn->done = suspend();
+	else
+		open_next(segment);
+}
+
+/*
+ * warn_suspended says that capture is suspended.
+ */
+static void
+warn_suspended(void)
+{
+	ereport(WARNING,
+			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+			 errmsg("cqrs has stopped capturing changes: the outbox has reached cqrs.max_outbox_size"),
+			 errdetail("No worker has freed segments in time.  Projections are stale until they are evaluated anew."),
+			 errhint("Call cqrs.drain(), or let a worker run; or raise cqrs.max_outbox_size.")));
+}
+
+/*
+ * cqrs_segment_turn_over closes, at pre-commit, a segment that this transaction has found full, and opens the next.
+ *
+ * It does nothing if a worker will do so soon, or another session is at it.  Past cqrs.max_outbox_size nobody but a worker may open one: then capture is
+ * suspended; and past twice that size also if there is a worker, which must be busy with something that takes long.
+ */
+void
+cqrs_segment_turn_over(void)
+{
+	bool		worker = cqrs_shared_worker_runs();
+	Turn		turn = {false, false};
+	ErrorData  *error;
+
+	if (!OidIsValid(full.heap) || (worker && full.bytes < LATE * cqrs_segment_limit()) || !cqrs_segment_lock(true))
+		return;
+	turn.suspend = cqrs_segment_over(cqrs_segment_total() + cqrs_segment_limit(), worker ? LATE : 1);
+	error = cqrs_attempt(turn_over, &turn, true);
+	if (error != NULL)
+		ereport(LOG,
+				(errcode(error->sqlerrcode),
+				 errmsg("cqrs could not open the next segment of the outbox: %s", error->message),
+				 errdetail("The full one is written to until another transaction can.")));
+	else if (turn.done)
+		warn_suspended();
+}
+
+/*
+ * cqrs_segment_rotate closes the active segment if it is full or has held chunks for too long, and opens the next; opens one where a restore has left none.
+ *
+ * For who looks after the outbox, in a transaction that is about to end.  Returns when to look again for the age of what the active one holds.
+ */
+TimestampTz
+cqrs_segment_rotate(int64 age_ms, bool *rotated)
+{
+	CqrsSegment *segment = cqrs_segment_active();
+	TimestampTz begins = segment ? cqrs_segment_table_begins(segment->relation) : 0;
+	TimestampTz due = DT_NOEND;
+
+	if (age_ms >= 0 && segment != NULL)
+		due = TimestampTzPlusMilliseconds(begins ? begins : cqrs_clock_now(), age_ms);
+	*rotated = due <= cqrs_clock_now() ||
+		(segment ? cqrs_segment_table_bytes(segment->relation) >= cqrs_segment_limit() : cqrs_segment_list() != NIL);
+	if (*rotated)
+		open_next(segment);
+	return due;
 }

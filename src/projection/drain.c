@@ -9,10 +9,12 @@
 #include "access/xact.h"
 #include "access/xlog.h"
 #include "apply/apply.h"
+#include "base/attempt.h"
 #include "base/clock.h"
 #include "base/names.h"
 #include "base/spi.h"
 #include "build/build.h"
+#include "capture/capture.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
@@ -211,6 +213,37 @@ drain_one(const CqrsProjection *projection)
 }
 
 /*
+ * upkeep looks after the outbox as a worker would.
+ */
+static void
+upkeep(void *argument)
+{
+	CqrsUpkeep	result;
+
+	cqrs_capture_resume();
+	cqrs_outbox_upkeep(&result);
+}
+
+/*
+ * look_after_outbox has the outbox looked after, unless the caller's transaction goes on: it would keep the locks.
+ *
+ * What goes wrong does not concern the caller.
+ */
+static void
+look_after_outbox(void)
+{
+	ErrorData  *error;
+
+	if (IsTransactionBlock())
+		return;
+	error = cqrs_attempt(upkeep, NULL, true);
+	if (error != NULL)
+		ereport(WARNING,
+				(errcode(error->sqlerrcode),
+				 errmsg("cqrs could not look after the outbox: %s", error->message)));
+}
+
+/*
  * cqrs.drain(projection regclass DEFAULT NULL) RETURNS bigint
  *
  * Applies, here and now, everything committed before the call to one projection, or with NULL to all that the user owns, filling and serving those
@@ -223,10 +256,12 @@ drain_one(const CqrsProjection *projection)
 Datum
 cqrs_drain(PG_FUNCTION_ARGS)
 {
+	int64		changes;
+
 	check_transaction("cqrs.drain()");
-	if (PG_ARGISNULL(0))
-		PG_RETURN_INT64(drain_all());
-	PG_RETURN_INT64(drain_one(cqrs_projection_argument(PG_GETARG_OID(0))));
+	changes = PG_ARGISNULL(0) ? drain_all() : drain_one(cqrs_projection_argument(PG_GETARG_OID(0)));
+	look_after_outbox();
+	PG_RETURN_INT64(changes);
 }
 
 /*

@@ -1,18 +1,17 @@
 /*
  * registry/registry.c
- *		The catalog itself: whether it is there, its tables' OIDs, ids, object locks, history, segments.
+ *		The catalog itself: whether it is there, its tables' OIDs, ids, object locks, history.
  *
- * Leaves rows of projections, versions and sources to the files of these names.  Wants a transaction; memory is CurrentMemoryContext's.
+ * Leaves rows of projections, versions, sources and segments to the files of these names.  Wants a transaction; memory is CurrentMemoryContext's.
  */
 #include "postgres.h"
 
-#include "access/table.h"
 #include "access/xact.h"
+#include "access/xlog.h"
 #include "base/clock.h"
 #include "base/names.h"
 #include "base/sequence.h"
 #include "catalog/namespace.h"
-#include "catalog/pg_index.h"
 #include "catalog/pg_proc.h"
 #include "commands/extension.h"
 #include "miscadmin.h"
@@ -22,8 +21,6 @@
 #include "storage/lock.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
-#include "utils/rel.h"
-#include "utils/relcache.h"
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
 
@@ -138,60 +135,25 @@ cqrs_version_lock(int32 version, bool nowait)
 }
 
 /*
- * index_on_xid finds a segment's btree on xid; while it is being built anew there are two, of which one is valid.
+ * cqrs_registry_put_origin writes into a row whose transactions it speaks of: this cluster's and this database's.
  */
-static Oid
-index_on_xid(Relation rel)
+void
+cqrs_registry_put_origin(Datum *values)
 {
-	Oid			found = InvalidOid;
-	ListCell   *cell;
-
-	foreach(cell, RelationGetIndexList(rel))
-	{
-		HeapTuple	tuple = SearchSysCache1(INDEXRELID, ObjectIdGetDatum(lfirst_oid(cell)));
-		Form_pg_index index;
-
-		if (!HeapTupleIsValid(tuple))
-			continue;
-		index = (Form_pg_index) GETSTRUCT(tuple);
-		if (index->indisvalid && index->indkey.values[0] == get_attnum(rel->rd_id, "xid"))
-			found = lfirst_oid(cell);
-		ReleaseSysCache(tuple);
-	}
-	if (!OidIsValid(found))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("outbox segment \"%s\" has no valid index on its column \"xid\"", RelationGetRelationName(rel)),
-				 errhint("Reindex the table.")));
-	return found;
+	values[0] = Int64GetDatum((int64) GetSystemIdentifier());
+	values[1] = ObjectIdGetDatum(MyDatabaseId);
+	values[2] = ObjectIdGetDatum(cqrs_registry_relation(CQRS_CAT_VERSION));
 }
 
 /*
- * read_segment makes a CqrsSegment.
+ * cqrs_registry_is_ours tells whether a row speaks of this cluster's and this database's transactions.
  */
-static void *
-read_segment(const Datum *values, const bool *nulls)
+bool
+cqrs_registry_is_ours(const Datum *values)
 {
-	CqrsSegment *segment = palloc(sizeof(CqrsSegment));
-	Relation	rel;
-
-	segment->number = DatumGetInt32(values[0]);
-	segment->relation = DatumGetObjectId(values[1]);
-	rel = table_open(segment->relation, AccessShareLock);
-	segment->index = index_on_xid(rel);
-	table_close(rel, AccessShareLock);
-	return segment;
-}
-
-/*
- * cqrs_segment_list returns all segments, oldest first.
- */
-List *
-cqrs_segment_list(void)
-{
-	CqrsRowScan scan = {.catalog = CQRS_CAT_SEGMENT, .index = "segment_pkey"};
-
-	return cqrs_rows_read(&scan, read_segment);
+	return (uint64) DatumGetInt64(values[0]) == GetSystemIdentifier() &&
+		DatumGetObjectId(values[1]) == MyDatabaseId &&
+		DatumGetObjectId(values[2]) == cqrs_registry_relation(CQRS_CAT_VERSION);
 }
 
 /*

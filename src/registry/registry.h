@@ -121,11 +121,26 @@ typedef struct CqrsShape
 	AttrNumber *noted;			/* numbers of the columns that are watched, but not imaged: an update tells which of them changed */
 } CqrsShape;
 
+/*
+ * A table that holds a part of the outbox.  Opened ones hold chunks; a spare is empty and waits for its turn.  One that is sealed is no longer written to by
+ * anybody, and says what it holds.
+ */
 typedef struct CqrsSegment
 {
-	int32		number;
+	int32		number;			/* in the order of opening; a spare has the one of its last turn */
 	Oid			relation;
-	Oid			index;			/* its btree on xid */
+	TimestampTz opened_at;		/* 0: a spare */
+	TimestampTz closed_at;		/* 0: the active one */
+	TimestampTz consumed_at;	/* since when no version needs it; 0: one does, or nobody has looked */
+	bool		sealed;
+	FullTransactionId first_xid;	/* of its committed chunks, when sealed; invalid if there are none */
+	FullTransactionId last_xid;
+	int64		first_position;
+	int64		last_position;
+	int64		changes;
+	int64		bytes;
+	bool		ours;			/* false: its chunks were written in another cluster or database, and came by a restore */
+	Datum		origin[3];		/* as in its row: where from */
 } CqrsSegment;
 
 /* ---- the catalog itself ---- */
@@ -231,11 +246,33 @@ extern List *cqrs_version_source_list(int32 version);	/* List of CqrsVersionSour
 /* The ids of the sources a version reads, as an array. */
 extern int32 *cqrs_version_source_ids(int32 version, int *count);
 
-/* ---- shapes and segments ---- */
+/* ---- shapes ---- */
 extern CqrsShape *cqrs_shape_get(int32 id);
 extern CqrsShape *cqrs_shape_latest(int32 source);	/* NULL if none */
 extern void cqrs_shape_insert(CqrsShape *shape);	/* sets its id */
-extern List *cqrs_segment_list(void);		/* List of CqrsSegment *, oldest first; the last is the active one */
+
+/* ---- segments ---- */
+/* Opened ones, oldest first; spares; the active one, NULL if there is none of ours. */
+extern List *cqrs_segment_list(void);
+extern List *cqrs_segment_spares(void);
+extern CqrsSegment *cqrs_segment_active(void);
+
+/* By relation.  Each has all sessions look up the active one again. */
+extern void cqrs_segment_insert(const CqrsSegment *segment);
+extern void cqrs_segment_update(const CqrsSegment *segment);
+extern void cqrs_segment_delete(Oid relation);
+
+/* The right to change what segments there are; exclusive, to the end of the transaction.  With nowait false if another process has it. */
+extern bool cqrs_segment_lock(bool nowait);
+
+#define CQRS_SEGMENT_ANY (-1)	/* instead of a number: the first, whichever it will be */
+
+/*
+ * Need what is in a segment and all later ones, to the end of the transaction; and forbid anybody to.  The one who fills a version has no checkpoint yet that
+ * could tell.  With nowait false if another process does the opposite.
+ */
+extern bool cqrs_segment_need(int32 number, bool nowait);
+extern bool cqrs_segment_forbid(int32 number);
 
 /* ---- history ---- */
 

@@ -5,9 +5,7 @@
 #include "postgres.h"
 
 #include "access/transam.h"
-#include "access/xlog.h"
 #include "catalog/pg_type.h"
-#include "miscadmin.h"
 #include "nodes/value.h"
 #include "registry/registry.h"
 #include "registry/rows.h"
@@ -373,9 +371,7 @@ read_checkpoint(const Datum *values, const bool *nulls)
 	checkpoint->snapshot = cqrs_window_from_datum(values[CHECKPOINT_SNAPSHOT]);
 	checkpoint->position = DatumGetInt64(values[CHECKPOINT_POSITION]);
 	checkpoint->as_of = DatumGetTimestampTz(values[CHECKPOINT_AS_OF]);
-	checkpoint->ours = (uint64) DatumGetInt64(values[CHECKPOINT_SYSTEM]) == GetSystemIdentifier() &&
-		DatumGetObjectId(values[CHECKPOINT_DATABASE]) == MyDatabaseId &&
-		DatumGetObjectId(values[CHECKPOINT_REGISTRY]) == cqrs_registry_relation(CQRS_CAT_VERSION) &&
+	checkpoint->ours = cqrs_registry_is_ours(&values[CHECKPOINT_SYSTEM]) &&
 		FullTransactionIdPrecedesOrEquals(checkpoint->snapshot->xmax, ReadNextFullTransactionId());
 	return checkpoint;
 }
@@ -410,9 +406,7 @@ cqrs_checkpoint_insert(int32 version, const CqrsSnapshot *snapshot, int64 positi
 	values[CHECKPOINT_SNAPSHOT] = cqrs_window_datum(snapshot);
 	values[CHECKPOINT_POSITION] = Int64GetDatum(position);
 	values[CHECKPOINT_AS_OF] = TimestampTzGetDatum(as_of);
-	values[CHECKPOINT_SYSTEM] = Int64GetDatum((int64) GetSystemIdentifier());
-	values[CHECKPOINT_DATABASE] = ObjectIdGetDatum(MyDatabaseId);
-	values[CHECKPOINT_REGISTRY] = ObjectIdGetDatum(cqrs_registry_relation(CQRS_CAT_VERSION));
+	cqrs_registry_put_origin(&values[CHECKPOINT_SYSTEM]);
 	cqrs_rows_insert(CQRS_CAT_CHECKPOINT, values, nulls);
 
 	cqrs_rows_key_int8(&old, CHECKPOINT_NUMBER + 1, number - 2);

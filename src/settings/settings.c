@@ -22,6 +22,11 @@
 #define DEFAULT_BUFFER_SIZE		256
 #define MIN_BUFFER_SIZE			8			/* a chunk is about a page */
 #define MAX_BUFFER_SIZE			(1024 * 1024)
+#define DEFAULT_SEGMENT_SIZE	(64 * 1024)
+#define MIN_SEGMENT_SIZE		64
+#define MAX_SEGMENT_SIZE		(16 * 1024 * 1024)
+#define DEFAULT_RETENTION		SECS_PER_DAY
+#define DEFAULT_MAX_OUTBOX_SIZE (10 * 1024)
 #define DEFAULT_RETRY_INITIAL	100
 #define DEFAULT_RETRY_MAX		(60 * 1000)
 #define DEFAULT_LOG_DURATION	(-1)
@@ -30,6 +35,9 @@ int			cqrs_setting_max_workers = DEFAULT_MAX_WORKERS;
 int			cqrs_setting_naptime = DEFAULT_NAPTIME;
 int			cqrs_setting_lock_timeout = DEFAULT_LOCK_TIMEOUT;
 int			cqrs_setting_buffer_size = DEFAULT_BUFFER_SIZE;
+int			cqrs_setting_segment_size = DEFAULT_SEGMENT_SIZE;
+int			cqrs_setting_retention = DEFAULT_RETENTION;
+int			cqrs_setting_max_outbox_size = DEFAULT_MAX_OUTBOX_SIZE;
 int			cqrs_setting_retry_initial = DEFAULT_RETRY_INITIAL;
 int			cqrs_setting_retry_max = DEFAULT_RETRY_MAX;
 int			cqrs_setting_synchronous_commit = SYNCHRONOUS_COMMIT_OFF;
@@ -50,6 +58,41 @@ static const struct config_enum_entry synchronous_commit_options[] = {
 	{"0", SYNCHRONOUS_COMMIT_OFF, true},
 	{NULL, 0, false}
 };
+
+/*
+ * check_max_outbox_size refuses no outbox at all.
+ */
+static bool
+check_max_outbox_size(int *value, void **extra, GucSource source)
+{
+	if (*value != 0)
+		return true;
+	GUC_check_errdetail("The outbox takes at least 1 MB; -1 sets no bound.");
+	return false;
+}
+
+/*
+ * define_outbox defines how large the outbox becomes; a database can have values of its own.
+ */
+static void
+define_outbox(void)
+{
+	DefineCustomIntVariable("cqrs.max_outbox_size",
+							"Sets the size of the outbox past which segments are freed that are still needed.",
+							"The projections that need them are then evaluated anew; -1 sets no bound.",
+							&cqrs_setting_max_outbox_size, DEFAULT_MAX_OUTBOX_SIZE, -1, INT_MAX,
+							PGC_SUSET, GUC_UNIT_MB, check_max_outbox_size, NULL, NULL);
+	DefineCustomIntVariable("cqrs.retention",
+							"Sets how long segments of the outbox are kept that every projection has consumed.",
+							"-1 keeps them for ever, as far as cqrs.max_outbox_size allows.",
+							&cqrs_setting_retention, DEFAULT_RETENTION, -1, INT_MAX,
+							PGC_SUSET, GUC_UNIT_S, NULL, NULL, NULL);
+	DefineCustomIntVariable("cqrs.segment_size",
+							"Sets the size at which a segment of the outbox is closed and another is opened.",
+							NULL,
+							&cqrs_setting_segment_size, DEFAULT_SEGMENT_SIZE, MIN_SEGMENT_SIZE, MAX_SEGMENT_SIZE,
+							PGC_SUSET, GUC_UNIT_KB, NULL, NULL, NULL);
+}
 
 /*
  * define_session defines what a session or a database can have a value of its own for.
@@ -113,6 +156,7 @@ define_server(void)
 void
 cqrs_settings_define(void)
 {
+	define_outbox();
 	define_session();
 	define_server();
 	MarkGUCPrefixReserved("cqrs");

@@ -11,6 +11,9 @@ extern int	cqrs_setting_max_workers;		/* a database; 0 for none */
 extern int	cqrs_setting_naptime;			/* ms */
 extern int	cqrs_setting_lock_timeout;		/* ms */
 extern int	cqrs_setting_buffer_size;		/* kB */
+extern int	cqrs_setting_segment_size;		/* kB */
+extern int	cqrs_setting_retention;			/* s; -1 keeps everything */
+extern int	cqrs_setting_max_outbox_size;	/* MB; -1 no bound */
 extern int	cqrs_setting_retry_initial;		/* ms */
 extern int	cqrs_setting_retry_max;			/* ms */
 extern int	cqrs_setting_synchronous_commit;	/* of the applier; values of SyncCommitLevel */

@@ -212,6 +212,33 @@ cqrs_shared_wake_worker(void)
 }
 
 /*
+ * cqrs_shared_ask_upkeep wakes this database's worker to look after the outbox.
+ */
+void
+cqrs_shared_ask_upkeep(void)
+{
+	CqrsSlot   *slot = cqrs_shared_state && OidIsValid(MyDatabaseId) ? cqrs_shared_find(MyDatabaseId) : NULL;
+
+	if (slot == NULL)
+		return;
+	*(volatile bool *) &slot->upkeep = true;
+	cqrs_shared_wake_worker();
+}
+
+/*
+ * cqrs_shared_upkeep_asked takes the flag; only for the worker.
+ */
+bool
+cqrs_shared_upkeep_asked(void)
+{
+	bool		asked = cqrs_shared_slot->upkeep;
+
+	cqrs_shared_slot->upkeep = false;
+	pg_memory_barrier();
+	return asked;
+}
+
+/*
  * ask_launcher leaves a request, or asks for all where there is no room for it.
  */
 static void

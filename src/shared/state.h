@@ -35,6 +35,7 @@ typedef struct CqrsSlot
 	int			pid;			/* 0: no process */
 	PGPROC	   *proc;			/* NULL likewise; its latch is the worker's */
 	bool		woken;
+	bool		upkeep;			/* the outbox is to be looked after */
 	bool		again;			/* was asked for while a process was there */
 	bool		asked;			/* to leave */
 	bool		resigned;		/* does not want the slot again */

@@ -70,6 +70,12 @@ extern CqrsStepResult cqrs_worker_apply(CqrsTask *task);
 /* Capture again sources whose triggers are not as they should be; the versions that read them are stale then. */
 extern CqrsStepResult cqrs_worker_mend(CqrsTask *task);
 
+/* VACUUM tables that can be locked at once; 'truncate' gives their empty ends back.  Ends the transaction and opens another. */
+extern void cqrs_worker_vacuum(List *relations, bool truncate);
+
+/* Look after the outbox and our catalog, if it is time; returns when to look again. */
+extern TimestampTz cqrs_worker_maintain(void);
+
 /* To the end of the transaction, ask for locks on sources no longer than a turn allows. */
 extern void cqrs_worker_limit_lock_timeout(void);
 

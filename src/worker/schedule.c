@@ -278,5 +278,5 @@ cqrs_worker_round(void)
 		}
 	}
 	tidy();
-	return next;
+	return Min(next, cqrs_worker_maintain());
 }

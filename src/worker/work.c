@@ -56,21 +56,33 @@ work_fill(CqrsTask *task)
 }
 
 /*
- * work_vacuum vacuums the version's table: pages all of whose rows are visible to all need not be visited by index-only scans.
+ * cqrs_worker_vacuum vacuums tables, those that can be locked at once.
  *
  * VACUUM commits the transaction and opens another; what it is told must outlive that.
  */
-static bool
-work_vacuum(CqrsTask *task)
+void
+cqrs_worker_vacuum(List *relations, bool truncate)
 {
 	VacuumStmt *statement;
+	ListCell   *cell;
 
 	MemoryContextSwitchTo(cqrs_worker_turn);
 	statement = makeNode(VacuumStmt);
 	statement->is_vacuumcmd = true;
-	statement->options = list_make1(makeDefElem("skip_locked", NULL, -1));
-	statement->rels = list_make1(makeVacuumRelation(NULL, task->version->table, NIL));
+	statement->options = list_make2(makeDefElem("skip_locked", NULL, -1),
+									makeDefElem("truncate", (Node *) makeString(truncate ? "on" : "off"), -1));
+	foreach(cell, relations)
+		statement->rels = lappend(statement->rels, makeVacuumRelation(NULL, lfirst_oid(cell), NIL));
 	ExecVacuum(NULL, statement, true);
+}
+
+/*
+ * work_vacuum vacuums the version's table: pages all of whose rows are visible to all need not be visited by index-only scans.
+ */
+static bool
+work_vacuum(CqrsTask *task)
+{
+	cqrs_worker_vacuum(list_make1_oid(task->version->table), true);
 	return true;
 }
 
