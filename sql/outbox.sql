@@ -343,6 +343,15 @@ SELECT xid FROM cqrs.outbox WHERE source = 'nulls'::regclass ORDER BY position D
 DROP TABLE nulls;
 SELECT kind, new_row -> 'a' AS a FROM cqrs.outbox WHERE xid = :'xid';
 
+-- An index that somebody else put on a segment is kept whole, too.
+SELECT relation AS segment FROM cqrs_internal.segment ORDER BY number DESC LIMIT 1 \gset
+CREATE INDEX somebodys ON :segment (number) WHERE changes > 0;
+INSERT INTO lines VALUES (7, 1, 'file'), (7, 2, 'rasp');
+SET enable_seqscan = off;
+SELECT changes FROM :segment WHERE changes > 0 AND number = (SELECT max(position) >> 16 FROM cqrs.outbox);
+RESET enable_seqscan;
+DROP INDEX cqrs_internal.somebodys;
+
 -- Damage is an error that names the chunk, never more.
 CREATE FUNCTION damage(how text) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE

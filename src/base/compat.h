@@ -30,8 +30,10 @@
 /* 16 calls a relation's file a locator. */
 #if PG_VERSION_NUM < 160000
 #define cqrs_compat_log_sequence(record, rel) ((record).node = (rel)->rd_node)
+#define cqrs_compat_read_recent(rel, block, buffer) ReadRecentBuffer((rel)->rd_node, MAIN_FORKNUM, block, buffer)
 #else
 #define cqrs_compat_log_sequence(record, rel) ((record).locator = (rel)->rd_locator)
+#define cqrs_compat_read_recent(rel, block, buffer) ReadRecentBuffer((rel)->rd_locator, MAIN_FORKNUM, block, buffer)
 #endif
 
 /* 16 has indexes that summarize, 18 ones without overlaps.  Of one column, not unique, ready for inserts. */

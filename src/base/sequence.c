@@ -26,6 +26,14 @@
 
 #define LOGGED_AHEAD 32			/* values that one WAL record covers; those not drawn are lost in a crash, as with nextval */
 
+/* The sequence drawn from last.  Nobody alters ours, so what is known of it stays true. */
+static struct
+{
+	Oid			sequence;
+	int64		greatest;
+	Buffer		buffer;			/* where its page was, or invalid */
+} last;
+
 /*
  * greatest_value returns the last value a sequence can give.
  */
@@ -104,22 +112,37 @@ advance(Relation rel, Buffer buffer, int64 max)
 }
 
 /*
+ * read_page pins the sequence's only page: where it was last found, if it is there still, which saves looking for it.
+ */
+static Buffer
+read_page(Relation rel)
+{
+	if (!BufferIsValid(last.buffer) || !cqrs_compat_read_recent(rel, 0, last.buffer))
+		last.buffer = ReadBuffer(rel, 0);
+	return last.buffer;
+}
+
+/*
  * cqrs_sequence_next draws the next value of a sequence of ours.
  */
 int64
 cqrs_sequence_next(Oid sequence)
 {
 	Relation	rel = relation_open(sequence, RowExclusiveLock);
-	int64		max;
 	Buffer		buffer;
 	int64		value;
 
 	if (rel->rd_rel->relkind != RELKIND_SEQUENCE)
 		elog(ERROR, "\"%s\" is not a sequence", RelationGetRelationName(rel));
-	max = greatest_value(rel);
-	buffer = ReadBuffer(rel, 0);
+	if (last.sequence != sequence)
+	{
+		last.buffer = InvalidBuffer;
+		last.greatest = greatest_value(rel);
+		last.sequence = sequence;
+	}
+	buffer = read_page(rel);
 	LockBuffer(buffer, BUFFER_LOCK_EXCLUSIVE);
-	value = advance(rel, buffer, max);
+	value = advance(rel, buffer, last.greatest);
 	UnlockReleaseBuffer(buffer);
 	relation_close(rel, NoLock);
 	return value;

@@ -7,17 +7,58 @@
  */
 #include "postgres.h"
 
+#include "access/genam.h"
+#include "access/heapam.h"
 #include "access/table.h"
 #include "access/xact.h"
 #include "base/clock.h"
 #include "base/sequence.h"
 #include "catalog/indexing.h"
+#include "catalog/pg_am.h"
 #include "catalog/pg_type.h"
+#include "nodes/execnodes.h"
 #include "outbox/parts.h"
 #include "utils/array.h"
 #include "utils/rel.h"
 #include "utils/timestamp.h"
 #include "utils/xid8.h"
+
+/*
+ * is_on_xid tells whether an index is the one that segments are made with, or one that REINDEX CONCURRENTLY is about to put in its place.
+ */
+static bool
+is_on_xid(Relation index)
+{
+	Form_pg_index form = index->rd_index;
+
+	return index->rd_rel->relam == BTREE_AM_OID && form->indnatts == 1 && form->indkey.values[0] == CQRS_SEGMENT_XID + 1 &&
+		!form->indisunique && heap_attisnull(index->rd_indextuple, Anum_pg_index_indpred, NULL);
+}
+
+/*
+ * open_indexes opens the indexes of the segment.
+ *
+ * Others than ours are somebody else's, but are to be kept whole, too: those are left to the server's routine for catalogs.
+ */
+static void
+open_indexes(CqrsChunkWriter *writer)
+{
+	List	   *oids = RelationGetIndexList(writer->heap);
+	bool		ours = true;
+	ListCell   *cell;
+
+	writer->indexes = palloc(list_length(oids) * sizeof(Relation));
+	writer->nindexes = 0;
+	foreach(cell, oids)
+	{
+		Relation	index = index_open(lfirst_oid(cell), RowExclusiveLock);
+
+		ours &= is_on_xid(index);
+		writer->indexes[writer->nindexes++] = index;
+	}
+	writer->others = ours ? NULL : CatalogOpenIndexes(writer->heap);
+	list_free(oids);
+}
 
 /*
  * cqrs_chunk_open locks and opens the active segment; false if there is none, because the extension was dropped with its triggers.
@@ -31,8 +72,7 @@ cqrs_chunk_open(CqrsChunkWriter *writer)
 	if (RelationGetDescr(writer->heap)->natts != CQRS_SEGMENT_COLUMNS)
 		elog(ERROR, "outbox segment \"%s\" has %d columns", RelationGetRelationName(writer->heap),
 			 RelationGetDescr(writer->heap)->natts);
-	writer->indexes = CatalogOpenIndexes(writer->heap);
-	writer->body = palloc(BLCKSZ);
+	open_indexes(writer);
 	writer->large = false;
 	return true;
 }
@@ -44,9 +84,12 @@ void
 cqrs_chunk_close(CqrsChunkWriter *writer)
 {
 	cqrs_segment_written(writer->heap, writer->large);
-	CatalogCloseIndexes(writer->indexes);
+	for (int i = 0; i < writer->nindexes; i++)
+		index_close(writer->indexes[i], NoLock);
+	pfree(writer->indexes);
+	if (writer->others)
+		CatalogCloseIndexes(writer->others);
 	table_close(writer->heap, NoLock);
-	pfree(writer->body);
 }
 
 /*
@@ -77,64 +120,114 @@ cqrs_chunk_seal(const CqrsChunkWriter *writer, CqrsDraft *draft)
 }
 
 /*
- * put_body puts a draft's body together: in the writer's page-sized space, or in memory of its own if it is larger.
+ * put_body puts a draft's body together and returns the byte after it.  Short ones have a short head, as wherever the server forms a row.
  */
-static struct varlena *
-put_body(CqrsChunkWriter *writer, const CqrsDraft *draft, const char *buffer)
+static char *
+put_body(const CqrsDraft *draft, const char *buffer, char *to)
 {
 	Size		length = draft->end - draft->start;
-	Size		size = VARHDRSZ + CQRS_BODY_HEAD + length;
-	struct varlena *body = size <= BLCKSZ ? writer->body : palloc(size);
+	Size		size = CQRS_BODY_HEAD + length;
 	pg_crc32c	crc = cqrs_body_crc(buffer + draft->start, length);
 
-	SET_VARSIZE(body, size);
-	VARDATA(body)[0] = CQRS_FORMAT;
-	memcpy(VARDATA(body) + 1, &crc, sizeof(crc));
-	memcpy(VARDATA(body) + CQRS_BODY_HEAD, buffer + draft->start, length);
-	return body;
+	if (VARHDRSZ_SHORT + size <= VARATT_SHORT_MAX)
+		SET_VARSIZE_SHORT(to, VARHDRSZ_SHORT + size);
+	else
+		SET_VARSIZE(to, VARHDRSZ + size);
+	to = VARDATA_ANY(to);
+	*to++ = CQRS_FORMAT;
+	memcpy(to, &crc, sizeof(crc));
+	memcpy(to + sizeof(crc), buffer + draft->start, length);
+	return to + sizeof(crc) + length;
 }
 
 /*
- * form_chunk makes the row of a draft.
+ * put_sources puts a draft's sources together as an array and returns the byte after it.
  */
-static HeapTuple
-form_chunk(CqrsChunkWriter *writer, const CqrsDraft *draft, struct varlena *body)
+static char *
+put_sources(const CqrsDraft *draft, char *to)
 {
-	Datum		values[CQRS_SEGMENT_COLUMNS];
-	bool		nulls[CQRS_SEGMENT_COLUMNS] = {false};
-	Datum		sources[CQRS_CHUNK_SOURCES];
-	ArrayType  *array;
-	HeapTuple	tuple;
+	ArrayType  *array = (ArrayType *) to;
+	Size		size = ARR_OVERHEAD_NONULLS(1) + draft->nsources * sizeof(int32);
 
-	for (int i = 0; i < draft->nsources; i++)
-		sources[i] = Int32GetDatum(draft->sources[i]);
-	array = construct_array(sources, draft->nsources, INT4OID, sizeof(int32), true, TYPALIGN_INT);
-	values[CQRS_SEGMENT_NUMBER] = Int64GetDatum(draft->number);
-	values[CQRS_SEGMENT_XID] = FullTransactionIdGetDatum(GetTopFullTransactionId());
-	values[CQRS_SEGMENT_SOURCES] = PointerGetDatum(array);
-	values[CQRS_SEGMENT_CHANGES] = Int32GetDatum(draft->changes);
-	values[CQRS_SEGMENT_CAPTURED_AT] = TimestampTzGetDatum(draft->captured_at);
-	values[CQRS_SEGMENT_BODY] = PointerGetDatum(body);
-	tuple = heap_form_tuple(RelationGetDescr(writer->heap), values, nulls);
-	pfree(array);
-	return tuple;
+	SET_VARSIZE(array, size);
+	array->ndim = 1;
+	array->dataoffset = 0;
+	array->elemtype = INT4OID;
+	ARR_DIMS(array)[0] = draft->nsources;
+	ARR_LBOUND(array)[0] = 1;
+	memcpy(ARR_DATA_PTR(array), draft->sources, draft->nsources * sizeof(int32));
+	return to + size;
+}
+
+/*
+ * form_chunk makes the row of a draft in 'tuple', whose data points to space enough.
+ *
+ * By hand, in the layout that cqrs_chunk_room reckons with: the server's routine would need the body put together elsewhere first.  A body with a long head
+ * begins aligned behind captured_at.
+ */
+static void
+form_chunk(const CqrsDraft *draft, const char *buffer, HeapTuple tuple)
+{
+	HeapTupleHeader header = tuple->t_data;
+	char	   *start = (char *) header + MAXALIGN(SizeofHeapTupleHeader);
+	uint64		xid = U64FromFullTransactionId(GetTopFullTransactionId());
+	char	   *to = start;
+
+	memset(header, 0, MAXALIGN(SizeofHeapTupleHeader));
+	header->t_hoff = MAXALIGN(SizeofHeapTupleHeader);
+	header->t_infomask = HEAP_HASVARWIDTH;
+	HeapTupleHeaderSetNatts(header, CQRS_SEGMENT_COLUMNS);
+	memcpy(to, &draft->number, sizeof(int64));
+	memcpy(to + sizeof(int64), &xid, sizeof(xid));
+	to = put_sources(draft, to + sizeof(int64) + sizeof(xid));
+	memcpy(to, &draft->changes, sizeof(int32));
+	memset(to + sizeof(int32), 0, sizeof(int32));	/* where captured_at needs to be aligned */
+	to = start + DOUBLEALIGN(to + sizeof(int32) - start);
+	memcpy(to, &draft->captured_at, sizeof(TimestampTz));
+	to = put_body(draft, buffer, to + sizeof(TimestampTz));
+	tuple->t_len = to - (char *) header;
+	ItemPointerSetInvalid(&tuple->t_self);
+	tuple->t_tableOid = InvalidOid;
+}
+
+/*
+ * insert_row inserts a row and its index entries.  An index that is not ready yet, whoever builds it will find the row.
+ */
+static void
+insert_row(const CqrsChunkWriter *writer, HeapTuple tuple)
+{
+	static IndexInfo info = {.type = T_IndexInfo};	/* of which a btree needs nothing */
+	Datum		xid = FullTransactionIdGetDatum(GetTopFullTransactionId());
+	bool		isnull = false;
+
+	if (writer->others)
+	{
+		CatalogTupleInsertWithInfo(writer->heap, tuple, writer->others);
+		return;
+	}
+	heap_insert(writer->heap, tuple, GetCurrentCommandId(true), 0, NULL);
+	for (int i = 0; i < writer->nindexes; i++)
+		if (writer->indexes[i]->rd_index->indisready)
+			index_insert(writer->indexes[i], &xid, &isnull, &tuple->t_self, writer->heap, UNIQUE_CHECK_NO, false, &info);
 }
 
 /*
  * cqrs_chunk_write inserts a sealed draft's row and its index entries.
  *
- * By the server's routine for catalogs: the cheapest one that also serves an index that REINDEX CONCURRENTLY is about to put in place of ours.
+ * The row is put together in space of the backend's, so that a transaction of few changes asks for no memory; one larger than a page in memory of its own.
  */
 void
 cqrs_chunk_write(CqrsChunkWriter *writer, const CqrsDraft *draft, const char *buffer)
 {
-	struct varlena *body = put_body(writer, draft, buffer);
-	HeapTuple	tuple = form_chunk(writer, draft, body);
+	static PGAlignedBlock page;
+	Size		length = draft->end - draft->start;
+	bool		large = length > cqrs_chunk_room(draft->nsources);
+	HeapTupleData tuple;
 
-	CatalogTupleInsertWithInfo(writer->heap, tuple, writer->indexes);
-	heap_freetuple(tuple);
-	if (body == writer->body)
-		return;
-	writer->large = true;
-	pfree(body);
+	tuple.t_data = large ? palloc(BLCKSZ + length) : (HeapTupleHeader) page.data;
+	form_chunk(draft, buffer, &tuple);
+	insert_row(writer, &tuple);
+	if (large)
+		pfree(tuple.t_data);
+	writer->large |= large;
 }

@@ -177,10 +177,11 @@ typedef struct CqrsDraft
 typedef struct CqrsChunkWriter
 {
 	Relation	heap;
-	struct ResultRelInfo *indexes;
 	Oid			sequence;
-	struct varlena *body;		/* where bodies are put together, one at a time */
-	bool		large;			/* a body did not fit there */
+	Relation   *indexes;
+	int			nindexes;
+	struct ResultRelInfo *others;	/* the indexes again, if some are not ours */
+	bool		large;			/* some row did not fit into a page */
 } CqrsChunkWriter;
 
 /* Bytes of records that fit into one page, beside that many source ids. */
