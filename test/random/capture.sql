@@ -1,0 +1,120 @@
+-- What the rounds of capture.pl need of a database: types of every layout, values, the independent log, triggers that write, and random DDL.
+-- Columns whose names begin with x are for DDL; statements name the others only.
+CREATE EXTENSION cqrs;
+CREATE EXTENSION hstore;
+CREATE SCHEMA fuzz;
+
+CREATE TYPE fuzz.mood AS ENUM ('sad', 'so so', 'glad');
+CREATE TYPE fuzz.pair AS (x integer, y text);
+CREATE TYPE fuzz.span AS RANGE (subtype = float8);
+CREATE DOMAIN fuzz.positive AS integer CHECK (VALUE > 0);
+CREATE DOMAIN fuzz.line AS text CHECK (VALUE !~ '\n');
+CREATE SEQUENCE fuzz.stamps;
+CREATE SEQUENCE fuzz.names;
+
+-- Text that does not compress.
+CREATE FUNCTION fuzz.noise(length integer, seed integer) RETURNS text IMMUTABLE LANGUAGE sql
+AS $$SELECT left(string_agg(md5(seed || '.' || i), ''), length) FROM generate_series(1, length / 32 + 1) AS i$$;
+
+-- The independent log: every row that a plain trigger saw, its columns as the text their types print.
+CREATE TABLE fuzz.log (id bigserial, xid xid8, label text, kind text, old_row jsonb, new_row jsonb);
+CREATE TABLE fuzz.root (label text PRIMARY KEY, relation oid);
+
+-- Arguments: the label of the source, then columns that are not the source's.
+CREATE FUNCTION fuzz.log_change() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO fuzz.log (xid, label, kind, old_row, new_row) VALUES (pg_current_xact_id(), TG_ARGV[0], lower(TG_OP),
+        CASE WHEN TG_OP IN ('UPDATE', 'DELETE') THEN hstore_to_jsonb(hstore(old)) - TG_ARGV[1:] END,
+        CASE WHEN TG_OP IN ('INSERT', 'UPDATE') THEN hstore_to_jsonb(hstore(new)) - TG_ARGV[1:] END);
+    RETURN NULL;
+END$$;
+
+-- Gives each version of a row a number of its own, by which its changes can be followed.
+CREATE FUNCTION fuzz.stamp() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    new.stamp := nextval('fuzz.stamps');
+    RETURN new;
+END$$;
+
+-- Changes the row that was just written again, now and then, or deletes it.
+CREATE FUNCTION fuzz.again() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF pg_trigger_depth() > 3 THEN
+        RETURN NULL;
+    ELSIF new.stamp % 13 = 0 THEN
+        EXECUTE format('DELETE FROM %s WHERE stamp = $1', TG_RELID::regclass) USING new.stamp;
+    ELSIF new.stamp % 4 = 0 THEN
+        EXECUTE format('UPDATE %s SET again = coalesce(again, 0) + 1 WHERE stamp = $1', TG_RELID::regclass) USING new.stamp;
+    END IF;
+    RETURN NULL;
+END$$;
+
+-- Writes to another source; its argument is the table.
+CREATE FUNCTION fuzz.other() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF pg_trigger_depth() <= 2 AND random() < 0.3 THEN
+        EXECUTE format('UPDATE %s SET again = coalesce(again, 0) - 1 WHERE id = $1', TG_ARGV[0]) USING coalesce(new.id, old.id);
+    END IF;
+    RETURN NULL;
+END$$;
+
+-- A value of a type, as a literal.
+CREATE FUNCTION fuzz.sample(type oid) RETURNS text LANGUAGE sql AS $$
+SELECT CASE WHEN random() < 0.15 THEN 'NULL'
+            WHEN type = 'integer'::regtype THEN (random() * 9)::integer::text
+            WHEN type = 'numeric'::regtype THEN (random() * 9)::numeric(20, 10)::text
+            WHEN type = 'jsonb'::regtype THEN format('%L::jsonb', jsonb_build_object('k', random()))
+            WHEN type IN ('text'::regtype, 'varchar'::regtype) THEN
+                 format('fuzz.noise(%s, %s)', CASE WHEN random() < 0.2 THEN 5000 ELSE 10 END, (random() * 1000)::integer)
+            ELSE 'NULL' END$$;
+
+-- One of the table's columns for DDL.
+CREATE FUNCTION fuzz.shifty(relation regclass) RETURNS pg_attribute LANGUAGE sql AS $$
+SELECT a FROM pg_attribute AS a WHERE attrelid = relation AND attnum > 0 AND attname ~ '^x' AND NOT attisdropped AND attgenerated = '' ORDER BY random() LIMIT 1$$;
+
+-- Updates a column that DDL made.
+CREATE FUNCTION fuzz.shake(relation regclass) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    a pg_attribute := fuzz.shifty(relation);
+BEGIN
+    IF a.attname IS NOT NULL THEN
+        EXECUTE format('UPDATE %s SET %I = %s WHERE id %% 3 = %s', relation, a.attname, fuzz.sample(a.atttypid), (random() * 2)::integer);
+    END IF;
+END$$;
+
+-- Changes the table's columns.
+CREATE FUNCTION fuzz.alter(relation regclass) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    a pg_attribute := fuzz.shifty(relation);
+    type text := (ARRAY['integer', 'text', 'numeric', 'jsonb', 'varchar(40)', 'fuzz.mood', 'fuzz.pair', 'integer[]'])[1 + floor(random() * 8)];
+    new_name text := 'x' || nextval('fuzz.names');
+    what text;
+BEGIN
+    what := CASE floor(random() * 10)
+        WHEN 0 THEN format('ADD COLUMN %I %s DEFAULT %s', new_name, 'text', quote_literal(fuzz.noise((random() * 50)::integer, 1)))
+        WHEN 1 THEN format('ADD COLUMN %I integer NOT NULL DEFAULT 7', new_name)
+        WHEN 2 THEN format('ADD COLUMN %I float8 DEFAULT random()', new_name)
+        WHEN 3 THEN format('ADD COLUMN %I %s', new_name, type)
+        WHEN 4 THEN format('ADD COLUMN %I integer GENERATED ALWAYS AS (id * 2) STORED', new_name)
+        ELSE CASE WHEN a.attname IS NULL THEN format('ADD COLUMN %I %s', new_name, type) ELSE CASE floor(random() * 6)
+            WHEN 0 THEN format('DROP COLUMN %I', a.attname)
+            WHEN 1 THEN format('RENAME COLUMN %I TO %I', a.attname, new_name)
+            WHEN 2 THEN format('ALTER COLUMN %I DROP DEFAULT, ALTER COLUMN %1$I TYPE text USING %1$I::text', a.attname)
+            WHEN 3 THEN format('ALTER COLUMN %I DROP DEFAULT, ALTER COLUMN %1$I TYPE jsonb USING to_jsonb(%1$I)', a.attname)
+            WHEN 4 THEN format('ALTER COLUMN %I SET STORAGE %s', a.attname, (ARRAY['PLAIN', 'EXTERNAL', 'MAIN'])[1 + floor(random() * 3)])
+            ELSE format('DROP COLUMN %I, ADD COLUMN %I %s', a.attname, new_name, type) END END
+    END;
+    EXECUTE format('ALTER TABLE %s %s', relation, what);
+END$$;
+
+-- How rows differ between log and outbox, as multisets; updates that change nothing may be left out of both.
+CREATE VIEW fuzz.seen AS
+SELECT o.xid, r.label, o.kind, o.old_row, o.new_row
+FROM cqrs.outbox AS o JOIN fuzz.root AS r ON r.relation = o.source::oid
+WHERE o.kind IN ('insert', 'update', 'delete', 'truncate') AND (o.kind <> 'update' OR o.old_row <> o.new_row);
+CREATE VIEW fuzz.logged AS
+SELECT xid, label, kind, old_row, new_row FROM fuzz.log WHERE kind <> 'update' OR old_row <> new_row;
+CREATE VIEW fuzz.difference AS
+WITH seen AS MATERIALIZED (TABLE fuzz.seen), logged AS MATERIALIZED (TABLE fuzz.logged)
+SELECT 'lost' AS what, d.* FROM (TABLE logged EXCEPT ALL TABLE seen) AS d
+UNION ALL SELECT 'invented', d.* FROM (TABLE seen EXCEPT ALL TABLE logged) AS d;
