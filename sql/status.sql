@@ -142,7 +142,9 @@ SELECT status FROM cqrs.versions WHERE projection = 'pages'::regclass;
 -- Nor is one to be trusted while changes pass by its capture; whoever looks first sees it, not only the next batch.
 SELECT cqrs.token() AS t \gset
 SELECT cqrs.caught_up('pages', :'t');
+SET client_min_messages = error;
 ALTER TABLE "Order" DISABLE TRIGGER USER;
+RESET client_min_messages;
 UPDATE "Order" SET total = 77 WHERE id = 7;
 SELECT projection, status FROM cqrs.versions JOIN ours USING (projection) ORDER BY 1;
 SELECT lag, pending, within_objective FROM cqrs.lag WHERE projection = 'pages'::regclass;

@@ -25,6 +25,7 @@ typedef struct CqrsBatch
 	int64		changes;		/* out: applied by this batch */
 	bool		full;			/* out: it was a full evaluation */
 	Snapshot	snapshot;		/* out: the batch's, registered; the caller unregisters it.  NULL unless applied */
+	List	   *locked;			/* out: as of cqrs_apply_lock */
 } CqrsBatch;
 
 /*
@@ -41,10 +42,20 @@ extern void cqrs_apply_batch(int32 version, CqrsBatch *batch);
 extern const CqrsProgram *cqrs_apply_program(const CqrsVersion *version);
 
 /*
- * All locks that must come before the snapshot, shared by batch and fill: the sources and the definition (ACCESS SHARE), the segments (ACCESS
- * SHARE), the table (ROW EXCLUSIVE).  Without 'wait' false if one could not be had at once.  If the definition or a source is gone: error 42P01.
+ * All locks that must come before the snapshot, shared by batch and fill: the sources with their trees and the definition (ACCESS SHARE), the segments
+ * (ACCESS SHARE), the table (ROW EXCLUSIVE).  Without 'wait' false if one could not be had at once.  If the definition or a source is gone: error
+ * 42P01.  'locked' gets the OIDs of what the version reads.
  */
-extern bool cqrs_apply_lock(const CqrsVersion *version, bool wait);
+extern bool cqrs_apply_lock(const CqrsVersion *version, bool wait, List **locked);
+
+/*
+ * Is everything that the version reads among 'locked' still?  A table can join a tree under ACCESS SHARE; an evaluation that met it read the tree of one
+ * moment at the snapshot of another.  Asked once the evaluation is done.
+ */
+extern bool cqrs_apply_still_locked(const CqrsVersion *version, List *locked);
+
+/* Raises 40001 unless it is. */
+extern void cqrs_apply_check_locked(const CqrsVersion *version, List *locked);
 
 /* The snapshot that all of a batch or fill reads, registered: the transaction's in REPEATABLE READ, a fresh one in READ COMMITTED. */
 extern Snapshot cqrs_apply_snapshot(void);

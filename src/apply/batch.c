@@ -92,14 +92,12 @@ check_exists(const CqrsVersion *version, Oid relation, const char *what)
 }
 
 /*
- * readable lists what a batch reads: sources, definition, segments.
+ * trees lists the sources of a version with all that is below them.
  */
 static List *
-readable(const CqrsVersion *version)
+trees(const CqrsVersion *version)
 {
-	List	   *relations = list_make1_oid(version->definition);
-	CqrsCheckpoint *checkpoint = cqrs_checkpoint_latest(version->id);
-	List	   *segments;
+	List	   *relations = NIL;
 	ListCell   *cell;
 
 	foreach(cell, cqrs_version_source_list(version->id))
@@ -107,8 +105,23 @@ readable(const CqrsVersion *version)
 		CqrsSource *source = cqrs_source_get(((CqrsVersionSource *) lfirst(cell))->source);
 
 		check_exists(version, source->relation, "a source");
-		relations = lappend_oid(relations, source->relation);
+		relations = list_concat(relations, cqrs_tree_members(source->relation));
 	}
+	return relations;
+}
+
+/*
+ * readable lists what a batch of a version, given as 'argument', reads: sources with their trees, definition, segments.
+ */
+static List *
+readable(void *argument)
+{
+	const CqrsVersion *version = argument;
+	List	   *relations = lappend_oid(trees(version), version->definition);
+	CqrsCheckpoint *checkpoint = cqrs_checkpoint_latest(version->id);
+	List	   *segments;
+	ListCell   *cell;
+
 	segments = cqrs_outbox_segments(checkpoint && checkpoint->ours ? checkpoint->snapshot : NULL, InvalidFullTransactionId);
 	foreach(cell, segments)
 		relations = lappend_oid(relations, ((CqrsSegment *) lfirst(cell))->relation);
@@ -122,22 +135,46 @@ readable(const CqrsVersion *version)
  * that is committed, or by a transaction that says so: one that makes the first checkpoint, or the first after a version was stale, can only say so.
  */
 bool
-cqrs_apply_lock(const CqrsVersion *version, bool wait)
+cqrs_apply_lock(const CqrsVersion *version, bool wait, List **locked)
 {
-	List	   *reads;
 	List	   *writes = list_make1_oid(version->table);
 
 	check_exists(version, version->definition, "the definition");
 	check_exists(version, version->table, "the table");
 	if (!cqrs_outbox_need(wait))
 		return false;
-	reads = readable(version);
 	if (!wait)
-		return cqrs_locks_try(reads, AccessShareLock, AT_ONCE_MS, NULL) &&
+		return cqrs_locks_try_listed(readable, unconstify(CqrsVersion *, version), AccessShareLock, AT_ONCE_MS, locked) &&
 			cqrs_locks_try(writes, RowExclusiveLock, AT_ONCE_MS, NULL);
-	cqrs_locks_take(reads, AccessShareLock, cqrs_setting_lock_timeout);
+	*locked = cqrs_locks_take_listed(readable, unconstify(CqrsVersion *, version), AccessShareLock, cqrs_setting_lock_timeout);
 	cqrs_locks_take(writes, RowExclusiveLock, cqrs_setting_lock_timeout);
 	return true;
+}
+
+/*
+ * cqrs_apply_still_locked tells whether no table has joined what the version reads since it was locked.
+ *
+ * None can have joined and left again: to leave takes a lock that conflicts with ours, on the tree that it joined or, once it was read, on itself.
+ */
+bool
+cqrs_apply_still_locked(const CqrsVersion *version, List *locked)
+{
+	return list_difference_oid(trees(version), locked) == NIL;
+}
+
+/*
+ * cqrs_apply_check_locked raises if one has.
+ */
+void
+cqrs_apply_check_locked(const CqrsVersion *version, List *locked)
+{
+	if (!cqrs_apply_still_locked(version, locked))
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("a table joined what projection \"%s\" reads while it was being read",
+						cqrs_name_shown(cqrs_projection_get(version->projection, false)->view)),
+				 errdetail("A partition was attached, or a child added, to a table that the projection reads."),
+				 errhint("Try again.")));
 }
 
 /*
@@ -222,12 +259,17 @@ maintain(const CqrsVersion *version, const CqrsCheckpoint *checkpoint, CqrsBatch
 		if (program->sources[i].direct)
 			check_select(&program->sources[i], owner);
 
-	batch->full = !captured || version->status == CQRS_STATUS_STALE || !checkpoint->ours;
+	batch->full = batch->full || !captured || version->status == CQRS_STATUS_STALE || !checkpoint->ours;
 	window = cqrs_delta_read(program, version->id, batch->snapshot, checkpoint->ours ? checkpoint->snapshot : NULL,
 							 !batch->full);
-	PopActiveSnapshot();
 	window->captured = captured;
 	batch->full = batch->full || needs_full(program, window);
+	if (window->altered)
+	{
+		cqrs_program_forget(version->id);	/* plans may name partitions that are being detached */
+		entry = cqrs_program_entry(version);
+	}
+	PopActiveSnapshot();
 	if (batch->full)
 		cqrs_strategy_full(entry, batch->snapshot);
 	else if (window->changes > 0)
@@ -285,6 +327,22 @@ settle(CqrsVersion *version, CqrsStatus status, const char *event, const char *r
 }
 
 /*
+ * is_detaching tells whether a partition of what the version reads is being detached.
+ *
+ * Until that is done, writers who began before it change rows that count no more, and their changes are in the window.
+ */
+static bool
+is_detaching(const CqrsVersion *version)
+{
+	ListCell   *cell;
+
+	foreach(cell, cqrs_version_source_list(version->id))
+		if (cqrs_tree_detaching(cqrs_source_get(((CqrsVersionSource *) lfirst(cell))->source)->relation))
+			return true;
+	return false;
+}
+
+/*
  * apply_window does the batch's work once its locks are held.
  *
  * Where a source is not captured the version is stale: not only this batch is a full evaluation, but the first one, too, that finds
@@ -298,6 +356,7 @@ apply_window(CqrsVersion *version, CqrsBatch *batch)
 	CqrsWindow	window;
 	bool		captured = cqrs_version_covered(version->id);	/* asked before the snapshot: what a source is captured for may grow meanwhile */
 
+	batch->full = is_detaching(version);	/* before it, too: what ends the detaching is in the window then */
 	batch->snapshot = cqrs_apply_snapshot();
 	if (!run_window(version, checkpoint, batch, captured, &window))
 	{
@@ -305,6 +364,8 @@ apply_window(CqrsVersion *version, CqrsBatch *batch)
 		batch->snapshot = NULL;
 		return;
 	}
+	if (batch->full || window.changes > 0)
+		cqrs_apply_check_locked(version, batch->locked);
 	batch->changes = window.changes;
 	batch->outcome = CQRS_APPLIED;
 	if (batch->full || window.changes > 0 || window.passed_over >= PASSED_OVER_LIMIT || window.lets_go)
@@ -350,6 +411,6 @@ cqrs_apply_batch(int32 id, CqrsBatch *batch)
 	version = ready(id);
 	if (version == NULL)
 		batch->outcome = CQRS_NOT_READY;
-	else if (cqrs_apply_lock(version, batch->wait))
+	else if (cqrs_apply_lock(version, batch->wait, &batch->locked))
 		apply_window(version, batch);
 }

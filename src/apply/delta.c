@@ -236,7 +236,9 @@ read_chunk(const CqrsChunk *chunk, CqrsWindow *window, Reader *readers, bool dec
 			continue;
 		window->changes++;
 		window->position = Max(window->position, change.position);
-		if (change.kind == CQRS_CHANGE_TRUNCATE)
+		if (change.kind == CQRS_CHANGE_ALTER)
+			window->altered = true;
+		if (change.kind == CQRS_CHANGE_ALTER || change.kind == CQRS_CHANGE_TRUNCATE)
 			window->needs_full = true;
 		else if (decode && !window->needs_full && !add_change(&readers[index], &window->deltas[index], &change))
 			window->needs_full = true;

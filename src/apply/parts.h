@@ -65,7 +65,8 @@ typedef struct CqrsWindow
 	bool		lets_go;		/* some of these are in a closed segment, which waits for the checkpoint to move on */
 	int64		position;		/* of the last change, 0 if none */
 	bool		captured;		/* all sources are captured as they should be */
-	bool		needs_full;		/* a TRUNCATE, or an image that no longer fits: only a full evaluation is right */
+	bool		altered;		/* what a source holds has changed without changes of rows */
+	bool		needs_full;		/* that, a TRUNCATE, or an image that no longer fits: only a full evaluation is right */
 } CqrsWindow;
 
 /* Read the window between checkpoint and snapshot.  With 'decode' false only count it. */

@@ -27,6 +27,14 @@
 #define cqrs_compat_owns_relation(relid, user) object_ownercheck(RelationRelationId, relid, user)
 #endif
 
+/* 16 can tell partitions' clones of a trigger apart; none of ours is one. */
+#if PG_VERSION_NUM < 160000
+#define cqrs_compat_enable_trigger(rel, name, when, lockmode) EnableDisableTrigger(rel, name, when, false, lockmode)
+#else
+#define cqrs_compat_enable_trigger(rel, name, when, lockmode) \
+	EnableDisableTrigger(rel, name, InvalidOid, when, false, false, lockmode)
+#endif
+
 /* 16 calls a relation's file a locator. */
 #if PG_VERSION_NUM < 160000
 #define cqrs_compat_log_sequence(record, rel) ((record).node = (rel)->rd_node)

@@ -116,6 +116,15 @@ lock_queueing(List *sorted, LOCKMODE mode, int wait_ms, Oid *blocked_on)
 }
 
 /*
+ * lock_sorted makes one try at all of 'sorted': true with all of them locked, or false with none.
+ */
+static bool
+lock_sorted(List *sorted, LOCKMODE mode, int wait_ms, Oid *blocked_on)
+{
+	return lock_at_once(sorted, mode) || lock_queueing(sorted, mode, wait_ms, blocked_on);
+}
+
+/*
  * cqrs_locks_try makes one try at all of 'relids': true with all of them locked, or false with none.
  *
  * A relation that is gone is an error 42P01.  'blocked_on', if given, gets the one that could not be had.
@@ -124,7 +133,7 @@ bool
 cqrs_locks_try(List *relids, LOCKMODE mode, int wait_ms, Oid *blocked_on)
 {
 	List	   *sorted = sorted_oids(relids);
-	bool		held = lock_at_once(sorted, mode) || lock_queueing(sorted, mode, wait_ms, blocked_on);
+	bool		held = lock_sorted(sorted, mode, wait_ms, blocked_on);
 	ListCell   *cell;
 
 	foreach(cell, sorted)
@@ -136,6 +145,37 @@ cqrs_locks_try(List *relids, LOCKMODE mode, int wait_ms, Oid *blocked_on)
 	}
 	list_free(sorted);
 	return held;
+}
+
+/*
+ * lock_listed makes one try at what 'list' returns; false with nothing locked, also where it returns something else once all are locked.
+ */
+static bool
+lock_listed(CqrsLocksList list, void *argument, LOCKMODE mode, int wait_ms, List **locked, Oid *blocked_on)
+{
+	List	   *sorted = sorted_oids(list(argument));
+	ListCell   *cell;
+
+	if (!lock_sorted(sorted, mode, wait_ms, blocked_on))
+		return false;
+	if (locked != NULL)
+		*locked = sorted;
+	if (equal(sorted, sorted_oids(list(argument))))
+		return true;
+	foreach(cell, sorted)
+		UnlockRelationOid(lfirst_oid(cell), mode);
+	if (blocked_on != NULL && sorted != NIL)
+		*blocked_on = linitial_oid(sorted);
+	return false;
+}
+
+/*
+ * cqrs_locks_try_listed makes one try at relations that are listed anew.
+ */
+bool
+cqrs_locks_try_listed(CqrsLocksList list, void *argument, LOCKMODE mode, int wait_ms, List **locked)
+{
+	return lock_listed(list, argument, mode, wait_ms, locked, NULL);
 }
 
 /*
@@ -153,6 +193,19 @@ cqrs_locks_pause(TimestampTz deadline)
 }
 
 /*
+ * raise_blocked says which relation could not be locked in time, and why not.
+ */
+static void
+raise_blocked(Oid blocked_on, LOCKMODE mode)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+			 errmsg("could not lock \"%s\" within cqrs.lock_timeout", cqrs_name_shown(blocked_on)),
+			 errdetail("It is held by %s.", cqrs_locks_holders(blocked_on, mode)),
+			 errhint("Wait for these transactions to end, or end them, and try again.")));
+}
+
+/*
  * cqrs_locks_take tries until all of 'relids' are locked, up to 'timeout_ms' (the caller passes cqrs.lock_timeout).
  *
  * Errors: 55P03, naming the relation and who holds it.
@@ -165,11 +218,25 @@ cqrs_locks_take(List *relids, LOCKMODE mode, int timeout_ms)
 
 	while (!cqrs_locks_try(relids, mode, TRY_WAIT_MS, &blocked_on))
 		if (!cqrs_locks_pause(deadline))
-			ereport(ERROR,
-					(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
-					 errmsg("could not lock \"%s\" within cqrs.lock_timeout", cqrs_name_shown(blocked_on)),
-					 errdetail("It is held by %s.", cqrs_locks_holders(blocked_on, mode)),
-					 errhint("Wait for these transactions to end, or end them, and try again.")));
+			raise_blocked(blocked_on, mode);
+}
+
+/*
+ * cqrs_locks_take_listed tries until all that 'list' returns is locked, and returns it.
+ *
+ * Errors: as cqrs_locks_take, and those of 'list'.
+ */
+List *
+cqrs_locks_take_listed(CqrsLocksList list, void *argument, LOCKMODE mode, int timeout_ms)
+{
+	TimestampTz deadline = TimestampTzPlusMilliseconds(cqrs_clock_now(), timeout_ms);
+	Oid			blocked_on = InvalidOid;
+	List	   *locked;
+
+	while (!lock_listed(list, argument, mode, TRY_WAIT_MS, &locked, &blocked_on))
+		if (!cqrs_locks_pause(deadline))
+			raise_blocked(blocked_on, mode);
+	return locked;
 }
 
 /*

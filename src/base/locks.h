@@ -18,6 +18,14 @@
  */
 extern void cqrs_locks_take(List *relids, LOCKMODE mode, int timeout_ms);
 
+/*
+ * The same for relations that are listed anew for each try, and once more when all are locked: true if those locked are all that 'list' returns by
+ * then.  One that is gone is listed anew, too; what must be there is the list's to check.  'locked', if given, gets what is locked, in OID order.
+ */
+typedef List *(*CqrsLocksList) (void *argument);
+extern bool cqrs_locks_try_listed(CqrsLocksList list, void *argument, LOCKMODE mode, int wait_ms, List **locked);
+extern List *cqrs_locks_take_listed(CqrsLocksList list, void *argument, LOCKMODE mode, int timeout_ms);
+
 /* Between tries at any lock: a pause with nothing held, in which interrupts are served.  False, at once, if the deadline is past. */
 extern bool cqrs_locks_pause(TimestampTz deadline);
 

@@ -174,16 +174,19 @@ cqrs_build_fill(int32 id, bool wait)
 	CqrsVersion *version = lock_building(id, wait, &busy);
 	TimestampTz as_of;
 	Snapshot	snapshot;
+	List	   *locked;
 
 	if (version == NULL || cqrs_build_filled(id))
 		return !busy;
-	if (!cqrs_version_covered(id) || !cqrs_apply_lock(version, wait))
+	if (!cqrs_version_covered(id) || !cqrs_apply_lock(version, wait, &locked))
 		return false;
 	as_of = cqrs_clock_now();
 	snapshot = cqrs_apply_snapshot();
 	fill(version, snapshot);
 	cqrs_checkpoint_insert(id, cqrs_window_checkpoint(snapshot), 0, as_of);
 	UnregisterSnapshot(snapshot);
+	if (!cqrs_apply_still_locked(version, locked))
+		cqrs_version_distrust(version, "a table joined what the query reads during the fill");
 	cqrs_history_insert(version->projection, cqrs_projection_get(version->projection, false)->view, version->number,
 						"filled", NULL, NULL, NULL);
 	ForceSyncCommit();			/* or the VACUUM that follows finds nothing that it may call visible to all */

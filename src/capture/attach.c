@@ -1,10 +1,10 @@
 /*
  * capture/attach.c
- *		Attaching tables as sources and letting them go: their triggers, and whether their plan is in force.
+ *		Attaching tables as sources and letting them go: whether their plan is in force, and when their triggers come and go.
  *
- * Leaves to the registry what a source is, and to cache.c what a plan says.  Every lock on a source table is asked for in short tries, so that writers never
- * queue behind us for long.  A source's own lock (cqrs_source_lock) comes before those of its table.  The caller has checked the user's right; the
- * work is done under the system's identity.
+ * Leaves to the registry what a source is, to cache.c what a plan says, and to triggers.c the triggers themselves.  Every lock on a source table is asked
+ * for in short tries, so that writers never queue behind us for long.  A source's own lock (cqrs_source_lock) comes before those of its tables.  The
+ * caller has checked the user's right; the work is done under the system's identity.
  */
 #include "postgres.h"
 
@@ -33,17 +33,6 @@
 
 #define TIDY_WAIT_MS	50		/* for the lock that dropping a trigger takes */
 
-/* The two triggers of a source. */
-static const struct
-{
-	const char *name;
-	bool		row;
-	int16		events;
-}			triggers[] = {
-	{"cqrs_capture", true, TRIGGER_TYPE_INSERT | TRIGGER_TYPE_UPDATE | TRIGGER_TYPE_DELETE},
-	{"cqrs_capture_truncate", false, TRIGGER_TYPE_TRUNCATE},
-};
-
 /*
  * exists tells whether a relation is still there.
  */
@@ -51,64 +40,6 @@ static bool
 exists(Oid relation)
 {
 	return SearchSysCacheExists1(RELOID, ObjectIdGetDatum(relation));
-}
-
-/*
- * find_trigger returns the OID of our trigger of that name, and when it fires; InvalidOid if there is none or it is somebody else's.
- */
-static Oid
-find_trigger(Relation rel, const char *name, Oid function, char *enabled)
-{
-	for (int i = 0; rel->trigdesc != NULL && i < rel->trigdesc->numtriggers; i++)
-	{
-		Trigger    *trigger = &rel->trigdesc->triggers[i];
-
-		if (trigger->tgfoid == function && strcmp(trigger->tgname, name) == 0)
-		{
-			*enabled = trigger->tgenabled;
-			return trigger->tgoid;
-		}
-	}
-	return InvalidOid;
-}
-
-/*
- * create_trigger makes one of our triggers, firing also for changes that replication applies.
- */
-static void
-create_trigger(Relation rel, int which, Oid function)
-{
-	CreateTrigStmt *statement = makeNode(CreateTrigStmt);
-
-	statement->trigname = pstrdup(triggers[which].name);
-	statement->funcname = list_make2(makeString("cqrs_internal"), makeString("capture"));
-	statement->row = triggers[which].row;
-	statement->timing = TRIGGER_TYPE_AFTER;
-	statement->events = triggers[which].events;
-	(void) CreateTriggerFiringOn(statement, NULL, RelationGetRelid(rel), InvalidOid, InvalidOid, InvalidOid, function,
-								 InvalidOid, NULL, false, false, TRIGGER_FIRES_ALWAYS);
-}
-
-/*
- * ensure_triggers makes the table's triggers be there and fire always.
- *
- * Errors: 42710, by the server, if the table has another trigger of the name.
- */
-static void
-ensure_triggers(Relation rel)
-{
-	Oid			function = cqrs_registry_capture_function();
-
-	for (int i = 0; i < lengthof(triggers); i++)
-	{
-		char		enabled;
-
-		if (!OidIsValid(find_trigger(rel, triggers[i].name, function, &enabled)))
-			create_trigger(rel, i, function);
-		else if (enabled != TRIGGER_FIRES_ALWAYS)
-			EnableDisableTrigger(rel, triggers[i].name, TRIGGER_FIRES_ALWAYS, false, ShareRowExclusiveLock);
-	}
-	CommandCounterIncrement();
 }
 
 /*
@@ -140,13 +71,16 @@ grow(CqrsSource *source)
 }
 
 /*
- * distrust_readers makes all versions stale that read a source: what they missed is in no window, and from now on the triggers do not tell.
+ * distrust_readers makes the versions stale that have read a source: what they missed is in no window.
+ *
+ * One without a checkpoint has read nothing, unless another process is filling it just now; that one finds an alter record in its first window.
  *
  * Errors: 55P03 if another process is at work on one of them; what was written is taken back with the rest.
  */
 static void
-distrust_readers(int32 source)
+distrust_readers(const CqrsSource *source)
 {
+	bool		filling = false;
 	ListCell   *cell;
 
 	foreach(cell, cqrs_version_source_list(0))
@@ -154,36 +88,42 @@ distrust_readers(int32 source)
 		CqrsVersionSource *reads = lfirst(cell);
 		CqrsVersion *version;
 
-		if (reads->source != source)
+		if (reads->source != source->id)
 			continue;
 		if (!cqrs_version_lock(reads->version, true))
-			ereport(ERROR,
-					(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
-					 errmsg("a version that reads the same source is held by another process"),
-					 errhint("Try again when it is done.")));
+		{
+			if (cqrs_checkpoint_latest(reads->version) != NULL)
+				ereport(ERROR,
+						(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+						 errmsg("a version that reads the same source is held by another process"),
+						 errhint("Try again when it is done.")));
+			filling = true;
+			continue;
+		}
 		version = cqrs_version_get(reads->version, true);
-		if (version != NULL)
-			cqrs_version_distrust(version, "capture triggers of a source were disabled or dropped");
+		if (version != NULL && cqrs_checkpoint_latest(version->id) != NULL)
+			cqrs_version_distrust(version, "a source was not captured for a while");
 	}
+	if (filling)
+		cqrs_capture_append_alter(source);
 }
 
 /*
- * attach_one puts one source's plan in force, whose table is locked.
+ * attach_one puts one source's plan in force, whose tables are locked.
  *
- * If it was in force, the source has not been captured for a while without anybody having asked for that.
+ * One that was captured before, and is not as it should be, has not been captured for a while.
  */
 static void
 attach_one(int32 id)
 {
 	CqrsSource *source = cqrs_source_get(id);
-	Relation	rel;
+	ListCell   *cell;
 
-	if (source->attached && !cqrs_source_intact(source->relation))
-		distrust_readers(source->id);
+	if (!source->attached || !cqrs_source_intact(source))
+		distrust_readers(source);
 	cqrs_capture_check(source->relation);
-	rel = table_open(source->relation, NoLock);
-	ensure_triggers(rel);
-	table_close(rel, NoLock);
+	foreach(cell, cqrs_tree_tables(source->relation))
+		cqrs_capture_make_triggers(lfirst_oid(cell), source->id);
 	source->attached = true;
 	grow(source);
 	(void) cqrs_capture_shape(source);
@@ -240,6 +180,28 @@ lock_source(const CqrsSource *source)
 }
 
 /*
+ * tables_of lists the tables of the trees of sources, given as a List of CqrsSource *; partitioned ones too, so that nothing joins them.
+ */
+static List *
+tables_of(void *sources)
+{
+	List	   *tables = NIL;
+	ListCell   *cell;
+
+	foreach(cell, (List *) sources)
+	{
+		Oid			relation = ((CqrsSource *) lfirst(cell))->relation;
+
+		if (!exists(relation))
+			ereport(ERROR,
+					(errcode(ERRCODE_UNDEFINED_TABLE),
+					 errmsg("relation with OID %u does not exist", relation)));
+		tables = list_concat(tables, cqrs_tree_members(relation));
+	}
+	return tables;
+}
+
+/*
  * cqrs_capture_attach has the sources captured from now on; true if that took a change.
  *
  * A source that looks attached is: only one that no version reads is ever released, under its lock, and whoever registers another version for it
@@ -251,7 +213,6 @@ bool
 cqrs_capture_attach(List *ids)
 {
 	List	   *sources = not_attached(ids);
-	List	   *relations = NIL;
 	CqrsIdentity identity;
 	ListCell   *cell;
 
@@ -259,13 +220,8 @@ cqrs_capture_attach(List *ids)
 		return false;
 	cqrs_segment_ensure();
 	foreach(cell, sources)
-	{
-		CqrsSource *source = lfirst(cell);
-
-		lock_source(source);
-		relations = lappend_oid(relations, source->relation);
-	}
-	cqrs_locks_take(relations, ShareRowExclusiveLock, cqrs_setting_lock_timeout);
+		lock_source(lfirst(cell));
+	(void) cqrs_locks_take_listed(tables_of, sources, ShareRowExclusiveLock, cqrs_setting_lock_timeout);
 	cqrs_identity_enter_system(&identity);
 	foreach(cell, sources)
 		attach_one(((CqrsSource *) lfirst(cell))->id);
@@ -351,94 +307,52 @@ cqrs_capture_release(void)
 }
 
 /*
- * in_use tells whether this session itself is at work on the table, so that its triggers cannot be dropped now.
+ * is_due tells whether a table's triggers for a source have to go.
+ *
+ * Those of a source that is wanted stay while the table is in its tree, even where its capture is suspended.
  */
 static bool
-in_use(Relation rel)
+is_due(const CqrsTriggered *triggered, const CqrsSource *source)
 {
-	return rel->rd_refcnt > 1 || AfterTriggerPendingOnRel(RelationGetRelid(rel));
+	return source == NULL || !is_wanted(source) ||
+		!list_member_oid(cqrs_tree_tables(source->relation), triggered->table);
 }
 
 /*
- * has_triggers tells whether any of our triggers is on the table; true also if that cannot be told without waiting.
+ * tidy_table drops a table's triggers for a source if they are due; false if that has to wait.
+ *
+ * Asked again once the table is locked: it may have come back to the tree.  A source whose lock another session holds is being registered or attached.
  */
 static bool
-has_triggers(Oid relation)
+tidy_table(const CqrsTriggered *triggered)
 {
-	Oid			function = cqrs_registry_capture_function();
-	Relation	rel;
-	bool		found = false;
-	char		enabled;
+	CqrsSource *source = cqrs_source_find(triggered->source);
 
-	if (!ConditionalLockRelationOid(relation, AccessShareLock))
+	if (!exists(triggered->table) || !is_due(triggered, source))
 		return true;
-	rel = try_table_open(relation, NoLock);
-	if (rel == NULL)
-	{
-		UnlockRelationOid(relation, AccessShareLock);
-		return false;
-	}
-	for (int i = 0; i < lengthof(triggers); i++)
-		found |= OidIsValid(find_trigger(rel, triggers[i].name, function, &enabled));
-	table_close(rel, AccessShareLock);
-	return found;
-}
-
-/*
- * drop_triggers drops our triggers from a table that is locked; false if this session is at work on it.
- */
-static bool
-drop_triggers(Oid relation)
-{
-	Oid			function = cqrs_registry_capture_function();
-	Relation	rel = table_open(relation, NoLock);
-	bool		busy = in_use(rel);
-	ObjectAddresses *objects = new_object_addresses();
-
-	for (int i = 0; i < lengthof(triggers); i++)
-	{
-		ObjectAddress address;
-		char		enabled;
-
-		ObjectAddressSet(address, TriggerRelationId, find_trigger(rel, triggers[i].name, function, &enabled));
-		if (OidIsValid(address.objectId))
-			add_exact_object_address(&address, objects);
-	}
-	table_close(rel, NoLock);
-	if (!busy)
-		performMultipleDeletions(objects, DROP_RESTRICT, PERFORM_DELETION_INTERNAL);
-	free_object_addresses(objects);
-	return !busy;
-}
-
-/*
- * tidy_one drops the triggers of a released source, or its row once the table is gone; false if that has to wait.
- */
-static bool
-tidy_one(const CqrsSource *seen)
-{
-	CqrsSource *source;
-
-	if (seen->attached && exists(seen->relation))
+	if (source != NULL && !cqrs_source_lock(source->relation, true))
 		return true;
-	if (exists(seen->relation) && !has_triggers(seen->relation))
-		return true;
-	source = lock_unwanted(seen);
-	if (source == NULL)
-		return true;
-	if (!exists(source->relation))
-	{
-		cqrs_source_delete(source->id);
-		return true;
-	}
 	if (IsTransactionBlock() ||
-		!cqrs_locks_try(list_make1_oid(source->relation), AccessExclusiveLock, TIDY_WAIT_MS, NULL))
+		!cqrs_locks_try(list_make1_oid(triggered->table), AccessExclusiveLock, TIDY_WAIT_MS, NULL))
 		return false;
-	return drop_triggers(source->relation);
+	source = cqrs_source_find(triggered->source);
+	return !is_due(triggered, source) || cqrs_capture_drop_triggers(triggered->table, triggered->source);
 }
 
 /*
- * cqrs_capture_tidy drops the triggers of released sources, each in one short try; true if some are left.
+ * tidy_source deletes the row of a source whose table is gone.
+ */
+static void
+tidy_source(const CqrsSource *seen)
+{
+	CqrsSource *source = exists(seen->relation) ? NULL : lock_unwanted(seen);
+
+	if (source != NULL)
+		cqrs_source_delete(source->id);
+}
+
+/*
+ * cqrs_capture_tidy drops triggers that serve no source, each table's in one short try; true if some are left.
  *
  * Within a transaction block it leaves them all: the table would stay locked until the block's end.
  */
@@ -451,7 +365,9 @@ cqrs_capture_tidy(void)
 
 	cqrs_identity_enter_system(&identity);
 	foreach(cell, cqrs_source_list())
-		left |= !tidy_one(lfirst(cell));
+		tidy_source(lfirst(cell));
+	foreach(cell, cqrs_capture_list_triggers())
+		left |= !tidy_table(lfirst(cell));
 	cqrs_identity_leave(&identity);
 	return left;
 }

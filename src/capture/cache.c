@@ -237,7 +237,9 @@ lay_out(CqrsCapturePlan *plan, const CqrsSource *source, const CqrsShape *shape,
 }
 
 /*
- * source_of returns the source whose changes a trigger tells, if it is attached, else NULL.
+ * source_of returns the source whose changes a trigger tells, if it is attached and the table is still of its tree, else NULL.
+ *
+ * A table that has left a tree keeps its triggers for a while.
  */
 static CqrsSource *
 source_of(const Trigger *trigger, Relation rel)
@@ -246,8 +248,8 @@ source_of(const Trigger *trigger, Relation rel)
 
 	if (!cqrs_registry_exists())
 		return NULL;
-	source = trigger->tgnargs > 0 ? cqrs_source_find(atoi(trigger->tgargs[0])) : cqrs_source_of_relation(RelationGetRelid(rel));
-	return source != NULL && source->attached ? source : NULL;
+	source = cqrs_source_find(cqrs_source_of_trigger(trigger));
+	return source != NULL && source->attached && cqrs_tree_contains(source->relation, RelationGetRelid(rel)) ? source : NULL;
 }
 
 /*

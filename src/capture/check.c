@@ -9,58 +9,67 @@
 #include "access/htup_details.h"
 #include "access/transam.h"
 #include "base/names.h"
-#include "capture/capture.h"
+#include "capture/parts.h"
 #include "catalog/catalog.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_am.h"
 #include "catalog/pg_class.h"
-#include "catalog/pg_inherits.h"
 #include "registry/registry.h"
-#include "storage/lmgr.h"
 #include "utils/lsyscache.h"
 #include "utils/syscache.h"
 
+/* What is looked at: a relation that is to be captured, and a part of its tree. */
+typedef struct Subject
+{
+	Oid			relation;
+	Oid			part;			/* the same, or one below it */
+	int			level;			/* of the report: ERROR or WARNING */
+	bool		fit;			/* nothing was found */
+} Subject;
+
 /*
- * refuse raises the error that says why a relation cannot be captured.
+ * refuse says why a relation cannot be captured.
  */
 static void
-refuse(Oid relation, int sqlstate, const char *detail, const char *hint)
+refuse(Subject *subject, int sqlstate, const char *detail, const char *hint)
 {
-	ereport(ERROR,
+	subject->fit = false;
+	if (subject->part == subject->relation)
+		detail = psprintf("It is %s", detail);
+	else
+		detail = psprintf("\"%s\", which is below it, is %s", cqrs_name_shown(subject->part), detail);
+	ereport(subject->level,
 			(errcode(sqlstate),
-			 errmsg("changes of \"%s\" cannot be captured", cqrs_name_shown(relation)),
+			 errmsg("changes of \"%s\" cannot be captured", cqrs_name_shown(subject->relation)),
 			 errdetail_internal("%s", detail),
 			 hint ? errhint("%s", hint) : 0));
 }
 
 /*
- * check_kind refuses what is no plain table.
+ * check_kind refuses what is no table.
  */
 static void
-check_kind(Oid relation, char kind)
+check_kind(Subject *subject, char kind)
 {
 	switch (kind)
 	{
 		case RELKIND_RELATION:
-			break;
 		case RELKIND_PARTITIONED_TABLE:
-			refuse(relation, ERRCODE_FEATURE_NOT_SUPPORTED, "It is a partitioned table.",
-				   "Partitioned tables are not supported yet.");
 			break;
 		case RELKIND_FOREIGN_TABLE:
-			refuse(relation, ERRCODE_FEATURE_NOT_SUPPORTED,
-				   "It is a foreign table: what other sessions of its server change fires no trigger here.",
+			refuse(subject, ERRCODE_FEATURE_NOT_SUPPORTED,
+				   "a foreign table: what other sessions of its server change fires no trigger here.",
 				   "Replicate it into a table of this database.");
 			break;
 		case RELKIND_MATVIEW:
-			refuse(relation, ERRCODE_FEATURE_NOT_SUPPORTED, "It is a materialized view: REFRESH fires no trigger.",
+			refuse(subject, ERRCODE_FEATURE_NOT_SUPPORTED, "a materialized view: REFRESH fires no trigger.",
 				   "Use the tables that it reads.");
 			break;
 		case RELKIND_VIEW:
-			refuse(relation, ERRCODE_WRONG_OBJECT_TYPE, "It is a view.", "Use the tables that it reads.");
+			refuse(subject, ERRCODE_WRONG_OBJECT_TYPE, "a view.", "Use the tables that it reads.");
 			break;
 		default:
-			refuse(relation, ERRCODE_WRONG_OBJECT_TYPE, "It is not a table.", NULL);
+			refuse(subject, ERRCODE_WRONG_OBJECT_TYPE, "not a table.", NULL);
 	}
 }
 
@@ -68,70 +77,100 @@ check_kind(Oid relation, char kind)
  * check_storage refuses tables whose rows can come and go without a trigger.
  */
 static void
-check_storage(Oid relation, Form_pg_class form)
+check_storage(Subject *subject, Form_pg_class form)
 {
 	if (form->relpersistence == RELPERSISTENCE_TEMP)
-		refuse(relation, ERRCODE_FEATURE_NOT_SUPPORTED, "It is a temporary table: other sessions do not see its rows.",
+		refuse(subject, ERRCODE_FEATURE_NOT_SUPPORTED, "a temporary table: other sessions do not see its rows.",
 			   "Use a permanent table.");
 	if (form->relpersistence == RELPERSISTENCE_UNLOGGED)
-		refuse(relation, ERRCODE_FEATURE_NOT_SUPPORTED,
-			   "It is an unlogged table: a crash empties it, and no trigger fires.",
+		refuse(subject, ERRCODE_FEATURE_NOT_SUPPORTED, "an unlogged table: a crash empties it, and no trigger fires.",
 			   "Use ALTER TABLE ... SET LOGGED.");
-	if (form->relam != HEAP_TABLE_AM_OID)
-		refuse(relation, ERRCODE_FEATURE_NOT_SUPPORTED, "Its access method is not heap.", NULL);
+	if (form->relkind == RELKIND_RELATION && form->relam != HEAP_TABLE_AM_OID)
+		refuse(subject, ERRCODE_FEATURE_NOT_SUPPORTED, "not a heap.", NULL);
 }
 
 /*
- * has_relatives tells whether a table has an inheritance parent, or children.
+ * check_part looks at one relation of the tree.
  */
-static bool
-has_relatives(Oid relation, Form_pg_class form)
+static void
+check_part(Subject *subject)
 {
-	return form->relispartition || has_superclass(relation) ||
-		(form->relhassubclass && find_inheritance_children(relation, NoLock) != NIL);
+	HeapTuple	tuple = SearchSysCacheCopy1(RELOID, ObjectIdGetDatum(subject->part));
+	Form_pg_class form;
+
+	if (!HeapTupleIsValid(tuple))
+	{
+		if (subject->part == subject->relation)
+			ereport(ERROR,
+					(errcode(ERRCODE_UNDEFINED_TABLE),
+					 errmsg("relation with OID %u does not exist", subject->relation)));
+		return;
+	}
+	form = (Form_pg_class) GETSTRUCT(tuple);
+	check_kind(subject, form->relkind);
+	if (subject->part < FirstNormalObjectId || IsToastNamespace(form->relnamespace))
+		refuse(subject, ERRCODE_FEATURE_NOT_SUPPORTED, "a system catalog.", NULL);
+	if (form->relnamespace == get_rel_namespace(cqrs_registry_relation(CQRS_CAT_SOURCE)))
+		refuse(subject, ERRCODE_FEATURE_NOT_SUPPORTED, "a part of the extension cqrs itself.", NULL);
+	check_storage(subject, form);
+	heap_freetuple(tuple);
 }
 
 /*
- * is_version_table tells whether a table is a version's.
+ * version_table returns the table of a version that is among the relations, or InvalidOid.
  */
-static bool
-is_version_table(Oid relation)
+static Oid
+version_table(List *relations)
 {
 	ListCell   *cell;
 
 	foreach(cell, cqrs_version_list(0))
-		if (((CqrsVersion *) lfirst(cell))->table == relation)
-			return true;
-	return false;
+		if (list_member_oid(relations, ((CqrsVersion *) lfirst(cell))->table))
+			return ((CqrsVersion *) lfirst(cell))->table;
+	return InvalidOid;
 }
 
 /*
- * cqrs_capture_check refuses a relation whose changes cannot be captured.
+ * check looks at a relation and all below it.
+ */
+static bool
+check(Oid relation, int level)
+{
+	Subject		subject = {.relation = relation, .part = relation, .level = level, .fit = true};
+	List	   *members;
+	ListCell   *cell;
+
+	check_part(&subject);
+	members = cqrs_tree_members(relation);
+	foreach(cell, members)
+	{
+		subject.part = lfirst_oid(cell);
+		if (subject.part != relation)
+			check_part(&subject);
+	}
+	subject.part = version_table(members);
+	if (OidIsValid(subject.part))
+		refuse(&subject, ERRCODE_FEATURE_NOT_SUPPORTED, "the table of a projection.",
+			   "Use the tables that the projection reads.");
+	return subject.fit;
+}
+
+/*
+ * cqrs_capture_check refuses a relation whose changes cannot be captured, or that has something below it whose changes cannot.
  *
  * Errors: 42P01 if there is none, 42809 if it holds no rows of its own, 0A000 for the rest.
  */
 void
 cqrs_capture_check(Oid relation)
 {
-	HeapTuple	tuple = SearchSysCacheCopy1(RELOID, ObjectIdGetDatum(relation));
-	Form_pg_class form;
+	(void) check(relation, ERROR);
+}
 
-	if (!HeapTupleIsValid(tuple))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_TABLE),
-				 errmsg("relation with OID %u does not exist", relation)));
-	form = (Form_pg_class) GETSTRUCT(tuple);
-	check_kind(relation, form->relkind);
-	if (relation < FirstNormalObjectId || IsToastNamespace(form->relnamespace))
-		refuse(relation, ERRCODE_FEATURE_NOT_SUPPORTED, "It is a system catalog.", NULL);
-	if (form->relnamespace == get_rel_namespace(cqrs_registry_relation(CQRS_CAT_SOURCE)))
-		refuse(relation, ERRCODE_FEATURE_NOT_SUPPORTED, "It belongs to the extension cqrs itself.", NULL);
-	check_storage(relation, form);
-	if (has_relatives(relation, form))
-		refuse(relation, ERRCODE_FEATURE_NOT_SUPPORTED, "It is a partition, or has an inheritance parent or children.",
-			   "Partitions and inheritance are not supported yet.");
-	if (is_version_table(relation))
-		refuse(relation, ERRCODE_FEATURE_NOT_SUPPORTED, "It is the table of a projection.",
-			   "Use the tables that the projection reads.");
-	heap_freetuple(tuple);
+/*
+ * cqrs_capture_warn tells of the same where it cannot be refused.
+ */
+bool
+cqrs_capture_warn(Oid relation)
+{
+	return check(relation, WARNING);
 }

@@ -9,6 +9,7 @@
 
 #include "capture/capture.h"
 #include "outbox/outbox.h"
+#include "registry/registry.h"
 #include "utils/relcache.h"
 #include "utils/reltrigger.h"
 
@@ -54,5 +55,40 @@ extern const CqrsCapturePlan *cqrs_capture_plan(const Trigger *trigger, Relation
 
 /* The shape in which images of a source are to be recorded: its latest, or a new one if the table, or what is asked of it, has changed since. */
 extern const CqrsShape *cqrs_capture_shape(const CqrsSource *source);
+
+/* ---- triggers.c ---- */
+
+/* A trigger of ours. */
+typedef struct CqrsTriggered
+{
+	Oid			table;
+	int32		source;			/* id; there may be no such source any more */
+	char	   *name;
+} CqrsTriggered;
+
+/* Have a source's triggers be on a table and fire always; takes SHARE ROW EXCLUSIVE on it. */
+extern void cqrs_capture_make_triggers(Oid table, int32 source);
+
+/* Drop a source's triggers from a table; takes ACCESS EXCLUSIVE on it.  False if this session is at work on the table. */
+extern bool cqrs_capture_drop_triggers(Oid table, int32 source);
+
+/* All triggers of ours: List of CqrsTriggered *. */
+extern List *cqrs_capture_list_triggers(void);
+
+/* What a trigger is for; false if it is none of ours. */
+extern bool cqrs_capture_read_trigger(Oid trigger, CqrsTriggered *triggered);
+
+/* The source that a trigger's name tells; 0 if it is not as names of ours are. */
+extern int32 cqrs_capture_source_named(const char *name);
+
+/* ---- check.c ---- */
+
+/* As cqrs_capture_check, but only a WARNING for each thing, and false. */
+extern bool cqrs_capture_warn(Oid relation);
+
+/* ---- ddl.c ---- */
+
+/* Note in the outbox that what a source holds has changed without changes of rows: its readers evaluate all anew in the window that sees it. */
+extern void cqrs_capture_append_alter(const CqrsSource *source);
 
 #endif							/* CQRS_CAPTURE_PARTS_H */

@@ -25,7 +25,8 @@ typedef enum CqrsChangeKind
 	CQRS_CHANGE_INSERT = 1,
 	CQRS_CHANGE_UPDATE = 2,
 	CQRS_CHANGE_DELETE = 3,
-	CQRS_CHANGE_TRUNCATE = 4
+	CQRS_CHANGE_TRUNCATE = 4,
+	CQRS_CHANGE_ALTER = 5		/* what the source holds has changed without changes of rows */
 } CqrsChangeKind;
 
 /* position = chunk number shifted left by this, plus the change's ordinal in the chunk */

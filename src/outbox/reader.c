@@ -321,7 +321,7 @@ cqrs_outbox_read_next(CqrsChangeReader *reader, CqrsChange *change)
 		damaged(reader, "a length exceeds what is left");
 	end = reader->at + length;
 	change->kind = (CqrsChangeKind) *read_bytes(reader, 1, end);
-	if (change->kind < CQRS_CHANGE_INSERT || change->kind > CQRS_CHANGE_TRUNCATE)
+	if (change->kind < CQRS_CHANGE_INSERT || change->kind > CQRS_CHANGE_ALTER)
 		damaged(reader, "its kind is unknown");
 	change->shape = (int32) read_varint(reader, end);
 	change->command = read_varint(reader, end);

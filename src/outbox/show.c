@@ -66,6 +66,8 @@ kind_name(CqrsChangeKind kind)
 			return "delete";
 		case CQRS_CHANGE_TRUNCATE:
 			return "truncate";
+		case CQRS_CHANGE_ALTER:
+			return "alter";
 	}
 	elog(ERROR, "unknown kind of change %d", kind);
 	return NULL;

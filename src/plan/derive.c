@@ -12,6 +12,7 @@
 #include "optimizer/optimizer.h"
 #include "parser/parsetree.h"
 #include "plan/query.h"
+#include "registry/registry.h"
 #include "storage/lockdefs.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
@@ -193,7 +194,10 @@ cqrs_plan_derive(Oid definition, Oid table, const AttrNumber *key, int nkeys)
 
 	cqrs_query_collect(program, tree);
 	for (int i = 0; i < program->nsources; i++)
+	{
 		cqrs_relation_recheck(program->sources[i].relation);
+		program->relations = list_concat_unique_oid(program->relations, cqrs_tree_members(program->sources[i].relation));
+	}
 	shape_affected(program);
 	prove_key(program, tree);
 	choose_strategy(program, tree);

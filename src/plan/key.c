@@ -14,6 +14,7 @@
 #include "optimizer/optimizer.h"
 #include "parser/parsetree.h"
 #include "plan/query.h"
+#include "registry/registry.h"
 #include "storage/lockdefs.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
@@ -50,26 +51,55 @@ cqrs_key_exact(Oid type, Oid collation)
 }
 
 /*
+ * attribute_nullable tells whether a table's column can be null.
+ */
+static bool
+attribute_nullable(Oid relid, AttrNumber attnum)
+{
+	HeapTuple	tuple = SearchSysCache2(ATTNUM, ObjectIdGetDatum(relid), Int16GetDatum(attnum));
+	bool		result;
+
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for attribute %d of relation %u", attnum, relid);
+	result = !((Form_pg_attribute) GETSTRUCT(tuple))->attnotnull;
+	ReleaseSysCache(tuple);
+	return result;
+}
+
+/*
+ * tree_nullable tells whether a column can be null in a table or in an inheritance child of it, which can drop a NOT NULL that it has inherited.
+ */
+static bool
+tree_nullable(Oid relid, AttrNumber attnum)
+{
+	const char *name = get_attname(relid, attnum, false);
+	ListCell   *cell;
+
+	foreach(cell, cqrs_tree_tables(relid))
+	{
+		AttrNumber	number = get_attnum(lfirst_oid(cell), name);
+
+		if (number != InvalidAttrNumber && attribute_nullable(lfirst_oid(cell), number))
+			return true;
+	}
+	return false;
+}
+
+/*
  * column_nullable tells whether a column of a relation in FROM can be null in a row of that relation.
  */
 static bool
 column_nullable(const RangeTblEntry *entry, AttrNumber attnum)
 {
-	HeapTuple	tuple;
-	bool		result;
-
 	if (entry->rtekind == RTE_SUBQUERY)
 		return cqrs_key_nullable(entry->subquery, attnum);
 	if (entry->rtekind != RTE_RELATION)
 		return true;
 	if (entry->relkind == RELKIND_VIEW)
 		return cqrs_key_nullable(cqrs_query_of_view(entry->relid), attnum);
-	tuple = SearchSysCache2(ATTNUM, ObjectIdGetDatum(entry->relid), Int16GetDatum(attnum));
-	if (!HeapTupleIsValid(tuple))
-		elog(ERROR, "cache lookup failed for attribute %d of relation %u", attnum, entry->relid);
-	result = !((Form_pg_attribute) GETSTRUCT(tuple))->attnotnull;
-	ReleaseSysCache(tuple);
-	return result;
+	if (entry->relkind == RELKIND_RELATION && entry->inh)
+		return tree_nullable(entry->relid, attnum);
+	return attribute_nullable(entry->relid, attnum);
 }
 
 /*

@@ -216,7 +216,8 @@ add_condition_columns(const CqrsJoin *join, Index relation, Bitmapset **columns)
 /*
  * net_out has the term look at no more of its relation than the columns that conditions mention, if equal values of them are the same.
  *
- * Rows in which the relation is absent come and go only with what conditions see of it.  An update of its other columns changes none of them.
+ * Rows in which the relation is absent come and go only with what conditions see of it.  An update of its other columns changes none of them.  Not so
+ * for ONLY a table: its delta is of the whole tree, where a row that moves to a child cancels out.
  */
 static void
 net_out(CqrsTerm *term, const CqrsProgram *program)
@@ -226,6 +227,8 @@ net_out(CqrsTerm *term, const CqrsProgram *program)
 	Bitmapset  *columns = NULL;
 	int			member = -1;
 
+	if (!rt_fetch(term->relation, query->tree->rtable)->inh)
+		return;
 	add_condition_columns(query->join, term->relation, &columns);
 	while ((member = bms_next_member(columns, member)) >= 0)
 	{

@@ -59,7 +59,7 @@ typedef struct CqrsProgram
 	bool		key_unique;		/* proved by the query (GROUP BY, primary key): no need to look for duplicates */
 	int			nsources;
 	CqrsProgramSource *sources;
-	List	   *relations;		/* OIDs of all sources and views read, for locks; without table and definition */
+	List	   *relations;		/* OIDs of all sources with their trees and views read; without table and definition */
 	struct CqrsQuery *query;	/* private to plan/ */
 } CqrsProgram;
 

@@ -10,7 +10,6 @@
 #include "base/names.h"
 #include "catalog/catalog.h"
 #include "catalog/pg_class.h"
-#include "catalog/pg_inherits.h"
 #include "plan/query.h"
 #include "registry/registry.h"
 #include "utils/lsyscache.h"
@@ -40,16 +39,6 @@ static const Refusal sequence = {
 	.what = "sequence",
 	.why = "Its changes are not transactional and cannot be captured.",
 	.hint = "Leave it out of the query.",
-};
-static const Refusal partitioned = {
-	.what = "partitioned table",
-	.why = "Partitioned tables are not supported yet.",
-	.hint = "Read a plain table.",
-};
-static const Refusal inherited = {
-	.what = "table with inheritance",
-	.why = "Tables that inherit, or are inherited from, are not supported yet.",
-	.hint = "Read a plain table.",
 };
 static const Refusal temporary = {
 	.what = "temporary relation",
@@ -129,8 +118,6 @@ refusal_of_kind(Oid relation, Form_pg_class form)
 			return &materialized;
 		case RELKIND_SEQUENCE:
 			return &sequence;
-		case RELKIND_PARTITIONED_TABLE:
-			return &partitioned;
 		case RELKIND_VIEW:
 			return form->relpersistence == RELPERSISTENCE_TEMP ? &temporary : NULL;
 	}
@@ -140,36 +127,55 @@ refusal_of_kind(Oid relation, Form_pg_class form)
 		return &temporary;
 	if (form->relpersistence == RELPERSISTENCE_UNLOGGED)
 		return &unlogged;
-	if (form->relispartition)
-		return &partitioned;
-	if (has_superclass(relation) || (form->relhassubclass && find_inheritance_children(relation, NoLock) != NIL))
-		return &inherited;
 	return NULL;
 }
 
 /*
- * refusal_of_relation returns what is against a relation by the kind that it is now, or NULL.
+ * refusal_of_part returns what is against a relation by the kind that it is now, or NULL.
  */
 static const Refusal *
-refusal_of_relation(Oid relation)
+refusal_of_part(Oid relation)
 {
 	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relation));
 	const Refusal *refusal;
 
 	if (!HeapTupleIsValid(tuple))
-		elog(ERROR, "cache lookup failed for relation %u", relation);
+		return NULL;
 	refusal = refusal_of_kind(relation, (Form_pg_class) GETSTRUCT(tuple));
 	ReleaseSysCache(tuple);
 	return refusal;
 }
 
 /*
- * refusal_of returns what is against a relation as a source for an owner, or NULL.
+ * refusal_of_tree returns what is against a relation or one below it, or NULL; 'part' gets which.
  */
 static const Refusal *
-refusal_of(Oid relation, Oid owner)
+refusal_of_tree(Oid relation, Oid *part)
 {
-	const Refusal *refusal = refusal_of_relation(relation);
+	const Refusal *refusal = refusal_of_part(relation);
+	ListCell   *cell;
+
+	*part = relation;
+	if (refusal != NULL)
+		return refusal;
+	foreach(cell, cqrs_tree_members(relation))
+	{
+		*part = lfirst_oid(cell);
+		refusal = refusal_of_part(*part);
+		if (refusal != NULL)
+			return refusal;
+	}
+	*part = relation;
+	return NULL;
+}
+
+/*
+ * refusal_of returns what is against a relation as a source for an owner, or NULL; 'part' gets what it is about.
+ */
+static const Refusal *
+refusal_of(Oid relation, Oid owner, Oid *part)
+{
+	const Refusal *refusal = refusal_of_tree(relation, part);
 
 	if (refusal != NULL)
 		return refusal;
@@ -183,39 +189,54 @@ refusal_of(Oid relation, Oid owner)
 }
 
 /*
+ * read_through says, for a detail, how a relation that is not in the user's text comes to be read.
+ */
+static const char *
+read_through(Oid relation, Oid part, Oid view)
+{
+	const char *below = part == relation ? "" : psprintf(" It is read as a part of %s.", cqrs_name_shown(relation));
+
+	return OidIsValid(view) ? psprintf("%s It is read through the view %s.", below, cqrs_name_shown(view)) : below;
+}
+
+/*
  * cqrs_relation_check refuses what cannot be a source, with the view that brought it in, if one did.
  */
 void
 cqrs_relation_check(const CqrsCheck *check, Oid relation, Oid owner, int place, Oid through)
 {
-	const Refusal *refusal = refusal_of(relation, owner);
+	Oid			part;
+	const Refusal *refusal = refusal_of(relation, owner, &part);
 
 	if (refusal == NULL)
 		return;
 	ereport(ERROR,
 			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-			 errmsg("a projection cannot read %s %s", refusal->what, cqrs_name_shown(relation)),
-			 OidIsValid(through) ?
-			 errdetail("%s It is read through the view %s.", refusal->why, cqrs_name_shown(through)) :
-			 errdetail("%s", refusal->why),
+			 errmsg("a projection cannot read %s %s", refusal->what, cqrs_name_shown(part)),
+			 errdetail("%s%s", refusal->why, read_through(relation, part, through)),
 			 errhint("%s", refusal->hint),
 			 cqrs_check_position(check, place)));
 }
 
 /*
- * cqrs_relation_recheck refuses a source that was fit when the projection was created and has changed its kind since.
+ * cqrs_relation_recheck refuses a source that was fit when the projection was created and has changed its kind since, or got a part that is not.
  *
  * The version fails meanwhile, exact at its old checkpoint, and heals when the change is taken back.
  */
 void
 cqrs_relation_recheck(Oid relation)
 {
-	const Refusal *refusal = refusal_of_relation(relation);
+	Oid			part;
+	const Refusal *refusal = refusal_of_tree(relation, &part);
 
-	if (refusal != NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("a projection cannot read %s %s", refusal->what, cqrs_name_shown(relation)),
-				 errdetail("%s It was another kind of relation when the projection was created.", refusal->why),
-				 errhint("Take the change back, or drop the projection.")));
+	if (refusal == NULL)
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			 errmsg("a projection cannot read %s %s", refusal->what, cqrs_name_shown(part)),
+			 part == relation ?
+			 errdetail("%s It was another kind of relation when the projection was created.", refusal->why) :
+			 errdetail("%s%s It was not, or was another kind of relation, when the projection was created.", refusal->why,
+					   read_through(relation, part, InvalidOid)),
+			 errhint("Take the change back, or drop the projection.")));
 }

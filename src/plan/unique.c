@@ -20,6 +20,7 @@
 #include "optimizer/tlist.h"
 #include "parser/parsetree.h"
 #include "plan/query.h"
+#include "registry/registry.h"
 #include "storage/lockdefs.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
@@ -160,14 +161,18 @@ keys_of_table(Oid relid)
 
 /*
  * keys_of returns the sets of columns that tell a relation's rows apart, as List of Bitmapset *.
+ *
+ * The index of a partitioned table tells the rows of all partitions apart; that of an inheritance parent those of the parent alone.
  */
 static List *
 keys_of(const RangeTblEntry *entry)
 {
 	Bitmapset  *columns;
 
+	if (entry->rtekind == RTE_RELATION && entry->relkind == RELKIND_PARTITIONED_TABLE)
+		return entry->inh ? keys_of_table(entry->relid) : NIL;
 	if (entry->rtekind == RTE_RELATION && entry->relkind == RELKIND_RELATION)
-		return keys_of_table(entry->relid);
+		return entry->inh && list_length(cqrs_tree_members(entry->relid)) > 1 ? NIL : keys_of_table(entry->relid);
 	if (entry->rtekind == RTE_RELATION && entry->relkind == RELKIND_VIEW)
 		return cqrs_unique_infer(cqrs_query_of_view(entry->relid), &columns) ? list_make1(columns) : NIL;
 	if (entry->rtekind == RTE_SUBQUERY)

@@ -413,6 +413,7 @@ cqrs_verify(PG_FUNCTION_ARGS)
 	if (!drain_version(version, &batch))
 		raise_not_ready(version->id, name);
 	cqrs_verify_compare(version, result->setDesc, result->setResult, batch.snapshot);
+	cqrs_apply_check_locked(version, batch.locked);
 	UnregisterSnapshot(batch.snapshot);
 	return (Datum) 0;
 }

@@ -16,6 +16,7 @@
 #include "datatype/timestamp.h"
 #include "nodes/bitmapset.h"
 #include "nodes/pg_list.h"
+#include "utils/reltrigger.h"
 #include "window/window.h"
 
 /* Our tables, for cqrs_registry_relation(); also the class of object locks. */
@@ -220,8 +221,11 @@ extern CqrsSource *cqrs_source_insert(Oid relation);	/* not attached yet; the ro
 extern void cqrs_source_update(const CqrsSource *source);	/* sends the relation's relcache invalidation */
 extern void cqrs_source_delete(int32 id);
 
-/* Are the relation's capture triggers (rows, TRUNCATE) there, and fire always? */
-extern bool cqrs_source_intact(Oid relation);
+/* Whose changes a trigger captures: the id of a source, or 0 if the trigger is none of ours. */
+extern int32 cqrs_source_of_trigger(const Trigger *trigger);
+
+/* Are the source's capture triggers (rows, TRUNCATE) on every table of its tree, and fire always? */
+extern bool cqrs_source_intact(const CqrsSource *source);
 
 /* Is the source captured well enough for who needs these columns: attached, its triggers intact, the sets in force no smaller?  NULL is not. */
 extern bool cqrs_source_covers(const CqrsSource *source, const Bitmapset *watched, const Bitmapset *imaged);
@@ -235,8 +239,14 @@ extern bool cqrs_version_covered(int32 version);
 extern List *cqrs_tree_members(Oid relation);
 extern List *cqrs_tree_tables(Oid relation);
 
-/* The relations in whose trees one is, without itself, nearer ones first. */
+/* The relations in whose trees one is, without itself, by OID. */
 extern List *cqrs_tree_ancestors(Oid relation);
+
+/* Are the rows of a table rows of the relation?  Not those of a partition whose detaching is pending, or of its partitions. */
+extern bool cqrs_tree_contains(Oid relation, Oid table);
+
+/* Is the detaching of a partition of the tree pending? */
+extern bool cqrs_tree_detaching(Oid relation);
 
 /* ---- what versions read ---- */
 extern void cqrs_version_source_insert(const CqrsVersionSource *row);

@@ -11,6 +11,7 @@
 #include "registry/registry.h"
 #include "registry/rows.h"
 #include "storage/lmgr.h"
+#include "utils/builtins.h"
 #include "utils/inval.h"
 #include "utils/rel.h"
 #include "utils/syscache.h"
@@ -65,13 +66,16 @@ by_id(int32 id)
 }
 
 /*
- * invalidate has every session forget what it knows of how to capture the relation, at commit.
+ * invalidate has every session forget, at commit, what it knows of how to capture the relation and all below it.
  */
 static void
 invalidate(Oid relation)
 {
-	if (SearchSysCacheExists1(RELOID, ObjectIdGetDatum(relation)))
-		CacheInvalidateRelcacheByRelid(relation);
+	ListCell   *cell;
+
+	foreach(cell, cqrs_tree_members(relation))
+		if (SearchSysCacheExists1(RELOID, ObjectIdGetDatum(lfirst_oid(cell))))
+			CacheInvalidateRelcacheByRelid(lfirst_oid(cell));
 }
 
 /*
@@ -173,29 +177,57 @@ cqrs_source_delete(int32 id)
 }
 
 /*
- * cqrs_source_intact tells whether the relation's capture triggers are there and fire always: one for rows, one for TRUNCATE.
+ * cqrs_source_of_trigger returns the id of the source whose changes a trigger captures, which is the trigger's one argument; 0 if it is not ours.
+ *
+ * Whatever its name: that can be altered.
+ */
+int32
+cqrs_source_of_trigger(const Trigger *trigger)
+{
+	if (trigger->tgfoid != cqrs_registry_capture_function() || trigger->tgnargs != 1)
+		return 0;
+	return pg_strtoint32(trigger->tgargs[0]);
+}
+
+/*
+ * is_intact tells whether a table's capture triggers for a source are there and fire always: one for rows, one for TRUNCATE.
  *
  * A superuser can disable them, and a restore with triggers disabled resets them; changes made meanwhile are in no outbox.
  */
-bool
-cqrs_source_intact(Oid relation)
+static bool
+is_intact(Oid table, int32 source)
 {
-	Oid			function = cqrs_registry_capture_function();
-	Relation	rel = table_open(relation, AccessShareLock);
+	Relation	rel = try_table_open(table, AccessShareLock);
 	bool		rows = false;
 	bool		truncates = false;
 
+	if (rel == NULL)
+		return true;			/* gone, with its rows */
 	for (int i = 0; rel->trigdesc != NULL && i < rel->trigdesc->numtriggers; i++)
 	{
 		Trigger    *trigger = &rel->trigdesc->triggers[i];
 
-		if (trigger->tgfoid != function || trigger->tgenabled != TRIGGER_FIRES_ALWAYS)
+		if (trigger->tgenabled != TRIGGER_FIRES_ALWAYS || cqrs_source_of_trigger(trigger) != source)
 			continue;
 		rows |= TRIGGER_FOR_ROW(trigger->tgtype);
 		truncates |= TRIGGER_FOR_TRUNCATE(trigger->tgtype);
 	}
 	table_close(rel, AccessShareLock);
 	return rows && truncates;
+}
+
+/*
+ * cqrs_source_intact tells whether every table of a source's tree has its triggers.
+ */
+bool
+cqrs_source_intact(const CqrsSource *source)
+{
+	ListCell   *cell;
+
+	foreach(cell, cqrs_tree_tables(source->relation))
+		if (!is_intact(lfirst_oid(cell), source->id))
+			return false;
+	return true;
 }
 
 /*
@@ -208,7 +240,35 @@ cqrs_source_covers(const CqrsSource *source, const Bitmapset *watched, const Bit
 		return false;
 	if (!source->captured && !(bms_is_subset(watched, source->watched) && bms_is_subset(imaged, source->imaged)))
 		return false;
-	return SearchSysCacheExists1(RELOID, ObjectIdGetDatum(source->relation)) && cqrs_source_intact(source->relation);
+	return SearchSysCacheExists1(RELOID, ObjectIdGetDatum(source->relation)) && cqrs_source_intact(source);
+}
+
+/*
+ * unlock_tree gives back the locks on the first 'count' of a tree's relations.
+ */
+static void
+unlock_tree(List *members, int count)
+{
+	for (int i = 0; i < count; i++)
+		UnlockRelationOid(list_nth_oid(members, i), AccessShareLock);
+}
+
+/*
+ * lock_tree locks all of a tree's relations if it can do so at once; else none.
+ */
+static bool
+lock_tree(List *members)
+{
+	ListCell   *cell;
+
+	foreach(cell, members)
+	{
+		if (ConditionalLockRelationOid(lfirst_oid(cell), AccessShareLock))
+			continue;
+		unlock_tree(members, foreach_current_index(cell));
+		return false;
+	}
+	return true;
 }
 
 /*
@@ -226,13 +286,15 @@ cqrs_version_covered(int32 version)
 	{
 		CqrsVersionSource *needs = lfirst(cell);
 		CqrsSource *source = cqrs_source_find(needs->source);
+		List	   *members;
 
 		if (source == NULL)
 			return false;
-		if (!ConditionalLockRelationOid(source->relation, AccessShareLock))
+		members = cqrs_tree_members(source->relation);
+		if (!lock_tree(members))
 			continue;
 		covered = covered && cqrs_source_covers(source, needs->watched, needs->imaged);
-		UnlockRelationOid(source->relation, AccessShareLock);
+		unlock_tree(members, list_length(members));
 	}
 	return covered;
 }

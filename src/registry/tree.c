@@ -3,7 +3,7 @@
  *		Trees of tables: a partitioned table or inheritance parent with all that is below it.
  *
  * Reads pg_inherits under a catalog snapshot and takes no lock on the tables, so what it returns may be out of date at once: whoever needs it to stay
- * locks what it returns and asks again.  A partition whose detaching is pending still belongs to its tree: rows can still be routed to it.
+ * locks what it returns and asks again.  A partition whose detaching is pending is still listed: it keeps its triggers and locks to the end.
  */
 #include "postgres.h"
 
@@ -39,10 +39,10 @@ children_of(Oid relation)
 }
 
 /*
- * parents_of lists the direct parents of a relation.
+ * list_parents lists the direct parents of a relation, with 'pending' also those that it is being detached from.
  */
 static List *
-parents_of(Oid relation)
+list_parents(Oid relation, bool pending)
 {
 	Relation	rel = table_open(InheritsRelationId, AccessShareLock);
 	List	   *parents = NIL;
@@ -53,22 +53,52 @@ parents_of(Oid relation)
 	ScanKeyInit(&key, Anum_pg_inherits_inhrelid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(relation));
 	scan = systable_beginscan(rel, InheritsRelidSeqnoIndexId, true, NULL, 1, &key);
 	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
-		parents = lappend_oid(parents, ((Form_pg_inherits) GETSTRUCT(tuple))->inhparent);
+		if (pending || !((Form_pg_inherits) GETSTRUCT(tuple))->inhdetachpending)
+			parents = lappend_oid(parents, ((Form_pg_inherits) GETSTRUCT(tuple))->inhparent);
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);
 	return parents;
 }
 
 /*
- * closure lists the relation and all that 'step' leads to from it, each once; nearer ones come first.
+ * parents_of lists all direct parents of a relation.
+ */
+static List *
+parents_of(Oid relation)
+{
+	return list_parents(relation, true);
+}
+
+/*
+ * parents_in_force lists the direct parents among whose rows those of a relation are.
+ */
+static List *
+parents_in_force(Oid relation)
+{
+	return list_parents(relation, false);
+}
+
+/*
+ * closure lists the relation and all that 'step' leads to from it, level by level, each once in a level.
  */
 static List *
 closure(Oid relation, List *(*step) (Oid))
 {
 	List	   *found = list_make1_oid(relation);
+	List	   *level = found;
 
-	for (int i = 0; i < list_length(found); i++)
-		found = list_concat_unique_oid(found, step(list_nth_oid(found, i)));
+	while (level != NIL)
+	{
+		List	   *next = NIL;
+		ListCell   *cell;
+
+		foreach(cell, level)
+			next = list_concat(next, step(lfirst_oid(cell)));
+		list_sort(next, list_oid_cmp);
+		list_deduplicate_oid(next);
+		found = list_concat(list_copy(found), next);
+		level = next;
+	}
 	return found;
 }
 
@@ -81,6 +111,7 @@ cqrs_tree_members(Oid relation)
 	List	   *members = closure(relation, children_of);
 
 	list_sort(members, list_oid_cmp);
+	list_deduplicate_oid(members);
 	return members;
 }
 
@@ -100,10 +131,44 @@ cqrs_tree_tables(Oid relation)
 }
 
 /*
- * cqrs_tree_ancestors lists the relations in whose trees a relation is, without itself; nearer ones come first.
+ * cqrs_tree_ancestors lists the relations in whose trees a relation is, without itself, by OID.
  */
 List *
 cqrs_tree_ancestors(Oid relation)
 {
-	return list_delete_first(closure(relation, parents_of));
+	List	   *ancestors = list_delete_first(closure(relation, parents_of));
+
+	list_sort(ancestors, list_oid_cmp);
+	list_deduplicate_oid(ancestors);
+	return ancestors;
+}
+
+/*
+ * cqrs_tree_contains tells whether rows of a table are rows of a relation.
+ */
+bool
+cqrs_tree_contains(Oid relation, Oid table)
+{
+	return relation == table || list_member_oid(closure(table, parents_in_force), relation);
+}
+
+/*
+ * cqrs_tree_detaching tells whether the detaching of a partition of the tree is pending.
+ */
+bool
+cqrs_tree_detaching(Oid relation)
+{
+	ListCell   *cell;
+
+	foreach(cell, cqrs_tree_members(relation))
+	{
+		bool		pending = false;
+		TransactionId xmin;
+
+		if (get_rel_relkind(lfirst_oid(cell)) == RELKIND_PARTITIONED_TABLE)
+			(void) find_inheritance_children_extended(lfirst_oid(cell), true, NoLock, &pending, &xmin);
+		if (pending)
+			return true;
+	}
+	return false;
 }

@@ -17,6 +17,15 @@
 #define AT_ONCE_MS 50			/* what is waited for a lock at most */
 
 /*
+ * tree_of lists what there is to look at of a source.
+ */
+static List *
+tree_of(void *source)
+{
+	return cqrs_tree_members(((CqrsSource *) source)->relation);
+}
+
+/*
  * broken_sources lists the ids of a version's sources that are not captured as they should be; 'busy' if one could not be looked at.
  */
 static List *
@@ -33,7 +42,7 @@ broken_sources(int32 version, bool *busy)
 
 		if (source == NULL || get_rel_relkind(source->relation) == '\0')
 			continue;
-		if (!cqrs_locks_try(list_make1_oid(source->relation), AccessShareLock, AT_ONCE_MS, NULL))
+		if (!cqrs_locks_try_listed(tree_of, source, AccessShareLock, AT_ONCE_MS, NULL))
 			*busy = true;
 		else if (!cqrs_source_covers(source, needs->watched, needs->imaged))
 			broken = lappend_int(broken, source->id);

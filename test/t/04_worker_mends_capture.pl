@@ -50,12 +50,13 @@ sub by_windows
 all_well('at first');
 by_windows('at first');
 
+my $id = $node->safe_psql('postgres', q{SELECT id FROM cqrs_internal.source WHERE relation = 'thing'::regclass});
 my %harm = (
 	'ALTER TABLE thing DISABLE TRIGGER ALL' => 'ALTER TABLE thing ENABLE TRIGGER ALL',
 	'ALTER TABLE thing DISABLE TRIGGER USER' => 'SELECT 1',
-	'ALTER TABLE thing ENABLE TRIGGER cqrs_capture; SET session_replication_role = replica' => 'RESET session_replication_role',
-	'DROP TRIGGER cqrs_capture ON thing' => 'SELECT 1',
-	'DROP TRIGGER cqrs_capture_truncate ON thing' => 'SELECT 1');
+	"ALTER TABLE thing ENABLE TRIGGER cqrs_capture_$id; SET session_replication_role = replica" => 'RESET session_replication_role',
+	"DROP TRIGGER cqrs_capture_$id ON thing" => 'SELECT 1',
+	"DROP TRIGGER cqrs_capture_truncate_$id ON thing" => 'SELECT 1');
 
 foreach my $harm (sort keys %harm)
 {
