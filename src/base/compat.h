@@ -73,4 +73,11 @@
 	ExecuteTruncateGuts(list_make1(rel), list_make1_oid(RelationGetRelid(rel)), NIL, DROP_RESTRICT, false, false)
 #endif
 
+/* 16 tells which indexes an update of a row concerns, and not just whether any. */
+#if PG_VERSION_NUM < 160000
+#define CqrsUpdateIndexes bool
+#else
+#define CqrsUpdateIndexes TU_UpdateIndexes
+#endif
+
 #endif							/* CQRS_COMPAT_H */

@@ -5,7 +5,8 @@ COMMENT ON SEQUENCE cqrs_internal.chunk_number IS 'numbers of chunks, drawn when
 
 -- The outbox holds the data of every source: for superusers and pg_read_all_data only.
 CREATE FUNCTION cqrs_internal.outbox_rows()
-RETURNS TABLE ("position" bigint, xid xid8, captured_at timestamptz, kind text, source regclass, old_row jsonb, new_row jsonb)
+RETURNS TABLE ("position" bigint, xid xid8, captured_at timestamptz, kind text, source regclass, event_type text, aggregate_type text,
+               aggregate_id text, aggregate_version bigint, old_row jsonb, new_row jsonb, payload jsonb, metadata jsonb)
 LANGUAGE C STABLE STRICT PARALLEL RESTRICTED ROWS 10000
 AS 'MODULE_PATHNAME', 'cqrs_outbox_rows';
 COMMENT ON FUNCTION cqrs_internal.outbox_rows() IS 'decodes every chunk of the outbox';
@@ -13,20 +14,9 @@ REVOKE EXECUTE ON FUNCTION cqrs_internal.outbox_rows() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION cqrs_internal.outbox_rows() TO pg_read_all_data;
 
 CREATE VIEW cqrs.outbox AS
-SELECT r.position,
-       r.xid,
-       r.captured_at,
-       r.kind,
-       r.source,
-       NULL::text AS event_type,
-       NULL::text AS aggregate_type,
-       NULL::text AS aggregate_id,
-       NULL::bigint AS aggregate_version,
-       r.old_row,
-       r.new_row,
-       NULL::jsonb AS payload,
-       NULL::jsonb AS metadata
+SELECT r.position, r.xid, r.captured_at, r.kind, r.source, r.event_type, r.aggregate_type, r.aggregate_id, r.aggregate_version,
+       r.old_row, r.new_row, r.payload, r.metadata
 FROM cqrs_internal.outbox_rows() AS r;
-COMMENT ON VIEW cqrs.outbox IS 'all changes captured and not yet removed, decoded; values as the text their types print';
+COMMENT ON VIEW cqrs.outbox IS 'all changes captured and not yet removed, decoded; values of rows as the text their types print';
 
 SELECT pg_catalog.pg_extension_config_dump('cqrs_internal.chunk_number', '');

@@ -336,6 +336,12 @@ write_out(void)
 static void
 refuse_size(int32 source, Size length)
 {
+	if (source == CQRS_EVENT_SOURCE)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("event is too large"),
+				 errdetail("With its metadata it takes %zu bytes.", length),
+				 errhint("Keep values of this size in a table, and name their row in the event.")));
 	ereport(ERROR,
 			(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 			 errmsg("change of a row of \"%s\" is too large to capture",
@@ -400,18 +406,28 @@ cqrs_outbox_append(CqrsChangeKind kind, const CqrsImaging *imaging, const CqrsRo
 }
 
 /*
+ * cqrs_buffer_put captures what is not a change of a row.
+ */
+void
+cqrs_buffer_put(CqrsRecord *record, int32 source)
+{
+	prepare();
+	note_shape(record->shape, source);
+	record->command = GetCurrentCommandId(false);
+	put_record(record, source);
+	if (buffer.late)
+		write_out();
+}
+
+/*
  * cqrs_outbox_append_mark captures a change that is of no row.
  */
 void
 cqrs_outbox_append_mark(CqrsChangeKind kind, int32 source, int32 shape)
 {
-	CqrsRecord	record = {.kind = kind, .shape = shape, .command = GetCurrentCommandId(false)};
+	CqrsRecord	record = {.kind = kind, .shape = shape};
 
-	prepare();
-	note_shape(shape, source);
-	put_record(&record, source);
-	if (buffer.late)
-		write_out();
+	cqrs_buffer_put(&record, source);
 }
 
 /*

@@ -17,6 +17,7 @@
 #include "executor/tuptable.h"
 #include "nodes/pg_list.h"
 #include "registry/registry.h"
+#include "utils/jsonb.h"
 #include "utils/snapshot.h"
 #include "window/window.h"
 
@@ -26,8 +27,24 @@ typedef enum CqrsChangeKind
 	CQRS_CHANGE_UPDATE = 2,
 	CQRS_CHANGE_DELETE = 3,
 	CQRS_CHANGE_TRUNCATE = 4,
-	CQRS_CHANGE_ALTER = 5		/* what the source holds has changed without changes of rows */
+	CQRS_CHANGE_ALTER = 5,		/* what the source holds has changed without changes of rows */
+	CQRS_CHANGE_EVENT = 7		/* a domain event */
 } CqrsChangeKind;
+
+/* Events have a shape and a source that are in no table. */
+#define CQRS_EVENT_SHAPE	0
+#define CQRS_EVENT_SOURCE	0
+
+/* A domain event; no field is NULL. */
+typedef struct CqrsEvent
+{
+	text	   *type;
+	text	   *aggregate_type;
+	text	   *aggregate_id;
+	int64		version;		/* of the aggregate, from 1 */
+	Jsonb	   *payload;		/* an object, as is metadata */
+	Jsonb	   *metadata;
+} CqrsEvent;
 
 /* position = chunk number shifted left by this, plus the change's ordinal in the chunk */
 #define CQRS_POSITION_BITS 16
@@ -76,6 +93,9 @@ extern void cqrs_outbox_append(CqrsChangeKind kind, const CqrsImaging *imaging, 
 /* Append a change that is of no row; 'shape' is the source's latest. */
 extern void cqrs_outbox_append_mark(CqrsChangeKind kind, int32 source, int32 shape);
 
+/* Append an event, behind what was appended before it by the same or an earlier command. */
+extern void cqrs_outbox_append_event(const CqrsEvent *event);
+
 /* Has this transaction captured changes, still in the buffer or written early, that are not rolled back? */
 extern bool cqrs_outbox_pending(void);
 
@@ -109,7 +129,7 @@ typedef struct CqrsChange
 	CommandId	command;
 	int64		position;
 	HeapTuple	old_tuple;		/* or NULL */
-	HeapTuple	new_tuple;		/* or NULL */
+	HeapTuple	new_tuple;		/* or NULL; of an event see cqrs_outbox_event */
 	const uint8 *noted;			/* of an update: a bit for each noted column of the shape, set where it changed; NULL if it has none */
 } CqrsChange;
 
@@ -153,6 +173,9 @@ typedef struct CqrsChangeReader CqrsChangeReader;
 extern CqrsChangeReader *cqrs_outbox_read_begin(const CqrsChunk *chunk);
 extern bool cqrs_outbox_read_next(CqrsChangeReader *reader, CqrsChange *change);
 extern void cqrs_outbox_read_end(CqrsChangeReader *reader);
+
+/* What a change of the kind event says; valid until the next change is read or CurrentMemoryContext is reset. */
+extern void cqrs_outbox_event(const CqrsChange *change, CqrsEvent *event);
 
 /* A shape, from a backend-local cache; stays valid for the backend's life (shapes never change). */
 extern const CqrsShape *cqrs_outbox_shape(int32 id);

@@ -197,6 +197,16 @@ extern void cqrs_chunk_seal(const CqrsChunkWriter *writer, CqrsDraft *draft);
 /* Write a sealed draft, whose records lie in 'buffer'. */
 extern void cqrs_chunk_write(CqrsChunkWriter *writer, const CqrsDraft *draft, const char *buffer);
 
+/* ---- buffer.c ---- */
+
+/* Put a record that is of no row, as part of the command in progress, into the buffer. */
+extern void cqrs_buffer_put(CqrsRecord *record, int32 source);
+
+/* ---- event.c: domain events ---- */
+
+/* The shape of events; stays valid for the backend's life. */
+extern const CqrsShape *cqrs_event_shape(void);
+
 /* ---- shapes.c: the backend's cache of shapes ---- */
 
 /* Forget all shapes if they are of an extension that was dropped since. */

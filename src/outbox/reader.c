@@ -267,6 +267,20 @@ read_noted(CqrsChangeReader *reader, const CqrsShape *shape, const char *end)
 }
 
 /*
+ * check_kind raises for a kind that is unknown, or does not go with its shape.
+ */
+static void
+check_kind(CqrsChangeReader *reader, const CqrsChange *change)
+{
+	bool		event = change->kind == CQRS_CHANGE_EVENT;
+
+	if (!event && (change->kind < CQRS_CHANGE_INSERT || change->kind > CQRS_CHANGE_ALTER))
+		damaged(reader, "its kind is unknown");
+	if (event != (change->shape == CQRS_EVENT_SHAPE))
+		damaged(reader, "its kind does not go with its shape");
+}
+
+/*
  * check_body raises unless the body is as it was written.
  */
 static void
@@ -321,16 +335,16 @@ cqrs_outbox_read_next(CqrsChangeReader *reader, CqrsChange *change)
 		damaged(reader, "a length exceeds what is left");
 	end = reader->at + length;
 	change->kind = (CqrsChangeKind) *read_bytes(reader, 1, end);
-	if (change->kind < CQRS_CHANGE_INSERT || change->kind > CQRS_CHANGE_ALTER)
-		damaged(reader, "its kind is unknown");
 	change->shape = (int32) read_varint(reader, end);
+	check_kind(reader, change);
 	change->command = read_varint(reader, end);
 	change->position = (reader->number << CQRS_POSITION_BITS) + reader->read;
 	shape = shape_of(reader, change);
 	change->noted = change->kind == CQRS_CHANGE_UPDATE ? read_noted(reader, shape, end) : NULL;
 	change->old_tuple = change->kind == CQRS_CHANGE_UPDATE || change->kind == CQRS_CHANGE_DELETE ?
 		read_image(reader, &reader->old_image, shape->desc, NULL, end) : NULL;
-	change->new_tuple = change->kind == CQRS_CHANGE_INSERT || change->kind == CQRS_CHANGE_UPDATE ?
+	change->new_tuple = change->kind == CQRS_CHANGE_INSERT || change->kind == CQRS_CHANGE_UPDATE ||
+		change->kind == CQRS_CHANGE_EVENT ?
 		read_image(reader, &reader->new_image, shape->desc, change->old_tuple, end) : NULL;
 	if (reader->at != end)
 		damaged(reader, "it is longer than its images");

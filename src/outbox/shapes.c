@@ -78,6 +78,8 @@ cqrs_outbox_shape(int32 id)
 	ShapeEntry *entry;
 	bool		found;
 
+	if (id == CQRS_EVENT_SHAPE)
+		return cqrs_event_shape();
 	if (shapes == NULL)
 		cqrs_shapes_check();
 	entry = hash_search(shapes, &id, HASH_ENTER, &found);

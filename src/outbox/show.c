@@ -1,6 +1,6 @@
 /*
  * outbox/show.c
- *		The outbox for people: cqrs.outbox shows every change that is committed, its rows as JSON objects of texts.
+ *		The outbox for people: cqrs.outbox shows every change that is committed, rows as JSON objects of texts, events as they were given.
  *
  * Values become text by their types' output functions and by nothing else.  A cast to json, or to_jsonb of a type of the user's, could run a function of
  * the user's as the reader, who is a superuser more often than not.
@@ -27,7 +27,8 @@
 
 enum
 {
-	COL_POSITION, COL_XID, COL_CAPTURED_AT, COL_KIND, COL_SOURCE, COL_OLD_ROW, COL_NEW_ROW, COL_COUNT
+	COL_POSITION, COL_XID, COL_CAPTURED_AT, COL_KIND, COL_SOURCE, COL_EVENT_TYPE, COL_AGGREGATE_TYPE, COL_AGGREGATE_ID,
+	COL_AGGREGATE_VERSION, COL_OLD_ROW, COL_NEW_ROW, COL_PAYLOAD, COL_METADATA, COL_COUNT
 };
 
 /* How to print images of one shape. */
@@ -68,6 +69,8 @@ kind_name(CqrsChangeKind kind)
 			return "truncate";
 		case CQRS_CHANGE_ALTER:
 			return "alter";
+		case CQRS_CHANGE_EVENT:
+			return "event";
 	}
 	elog(ERROR, "unknown kind of change %d", kind);
 	return NULL;
@@ -169,6 +172,33 @@ relation_of(const Show *show, int32 source)
 }
 
 /*
+ * put_value sets a column of a row of the result.
+ */
+static void
+put_value(Datum *values, bool *nulls, int column, Datum value)
+{
+	values[column] = value;
+	nulls[column] = false;
+}
+
+/*
+ * put_event sets the columns that only events have.
+ */
+static void
+put_event(Datum *values, bool *nulls, const CqrsChange *change)
+{
+	CqrsEvent	event;
+
+	cqrs_outbox_event(change, &event);
+	put_value(values, nulls, COL_EVENT_TYPE, PointerGetDatum(event.type));
+	put_value(values, nulls, COL_AGGREGATE_TYPE, PointerGetDatum(event.aggregate_type));
+	put_value(values, nulls, COL_AGGREGATE_ID, PointerGetDatum(event.aggregate_id));
+	put_value(values, nulls, COL_AGGREGATE_VERSION, Int64GetDatum(event.version));
+	put_value(values, nulls, COL_PAYLOAD, JsonbPGetDatum(event.payload));
+	put_value(values, nulls, COL_METADATA, JsonbPGetDatum(event.metadata));
+}
+
+/*
  * show_change adds a row of the result.
  */
 static void
@@ -177,20 +207,24 @@ show_change(Show *show, const CqrsChunk *chunk, const CqrsChange *change)
 	MemoryContext caller = MemoryContextSwitchTo(show->row);
 	Oid			relation = relation_of(show, change->source);
 	Datum		values[COL_COUNT] = {0};
-	bool		nulls[COL_COUNT] = {false};
+	bool		nulls[COL_COUNT];
 
-	values[COL_POSITION] = Int64GetDatum(change->position);
-	values[COL_XID] = FullTransactionIdGetDatum(chunk->xid);
-	values[COL_CAPTURED_AT] = TimestampTzGetDatum(chunk->captured_at);
-	values[COL_KIND] = CStringGetTextDatum(kind_name(change->kind));
-	values[COL_SOURCE] = ObjectIdGetDatum(relation);
-	nulls[COL_SOURCE] = !OidIsValid(relation);
-	nulls[COL_OLD_ROW] = change->old_tuple == NULL;
-	nulls[COL_NEW_ROW] = change->new_tuple == NULL;
-	if (change->old_tuple)
-		values[COL_OLD_ROW] = print_image(printer_of(show, change->shape), change->old_tuple);
-	if (change->new_tuple)
-		values[COL_NEW_ROW] = print_image(printer_of(show, change->shape), change->new_tuple);
+	memset(nulls, true, sizeof(nulls));
+	put_value(values, nulls, COL_POSITION, Int64GetDatum(change->position));
+	put_value(values, nulls, COL_XID, FullTransactionIdGetDatum(chunk->xid));
+	put_value(values, nulls, COL_CAPTURED_AT, TimestampTzGetDatum(chunk->captured_at));
+	put_value(values, nulls, COL_KIND, CStringGetTextDatum(kind_name(change->kind)));
+	if (OidIsValid(relation))
+		put_value(values, nulls, COL_SOURCE, ObjectIdGetDatum(relation));
+	if (change->kind == CQRS_CHANGE_EVENT)
+		put_event(values, nulls, change);
+	else
+	{
+		if (change->old_tuple)
+			put_value(values, nulls, COL_OLD_ROW, print_image(printer_of(show, change->shape), change->old_tuple));
+		if (change->new_tuple)
+			put_value(values, nulls, COL_NEW_ROW, print_image(printer_of(show, change->shape), change->new_tuple));
+	}
 	tuplestore_putvalues(show->result->setResult, show->result->setDesc, values, nulls);
 	MemoryContextSwitchTo(caller);
 	MemoryContextReset(show->row);
@@ -233,7 +267,8 @@ begin_show(Show *show, FunctionCallInfo fcinfo)
 PG_FUNCTION_INFO_V1(cqrs_outbox_rows);
 
 /*
- * cqrs_internal.outbox_rows() RETURNS TABLE (position bigint, xid xid8, captured_at timestamptz, kind text, source regclass, old_row jsonb, new_row jsonb)
+ * cqrs_internal.outbox_rows() RETURNS TABLE (position bigint, xid xid8, captured_at timestamptz, kind text, source regclass, event_type text,
+ *		aggregate_type text, aggregate_id text, aggregate_version bigint, old_row jsonb, new_row jsonb, payload jsonb, metadata jsonb)
  *
  * Every change of a committed transaction that the statement sees, in no promised order.  What the current transaction has captured is not in it, whether
  * it is in the buffer still or in the segment.

@@ -35,6 +35,7 @@ static const char *const catalog_names[CQRS_CAT_COUNT] = {
 	[CQRS_CAT_SHAPE] = "shape",
 	[CQRS_CAT_SEGMENT] = "segment",
 	[CQRS_CAT_HISTORY] = "history",
+	[CQRS_CAT_AGGREGATE] = "aggregate",
 };
 
 /*

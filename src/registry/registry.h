@@ -30,6 +30,7 @@ typedef enum CqrsCatalog
 	CQRS_CAT_SHAPE,
 	CQRS_CAT_SEGMENT,
 	CQRS_CAT_HISTORY,
+	CQRS_CAT_AGGREGATE,
 	CQRS_CAT_COUNT
 } CqrsCatalog;
 

@@ -1,0 +1,488 @@
+/*
+ * command/aggregate.c
+ *		The version of each aggregate: a row that counts its events.
+ *
+ * Two transactions that emit for one aggregate meet at its row.  The second waits for the first, and in READ COMMITTED then goes on from the version that
+ * the first has left; a transaction with one snapshot for all fails to serialise instead, as it would by UPDATE.  Counting is INSERT ... ON CONFLICT DO
+ * UPDATE, with the server's own algorithm, but below SQL: one look at the index and one write, which is a HOT update but for the first.
+ *
+ * A row that this transaction has written is remembered with where it is.  Looking it up would step over all the versions that the transaction has made of it,
+ * so a load of many events for one aggregate would take the square of their number.
+ *
+ * Asks for no right of the current user.  Wants a transaction that may write; the lock on the table stays to its end.
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "base/compat.h"
+#include "catalog/index.h"
+#include "command/command.h"
+#include "common/hashfn.h"
+#include "executor/executor.h"
+#include "miscadmin.h"
+#include "registry/registry.h"
+#include "storage/lmgr.h"
+#include "storage/predicate.h"
+#include "storage/procarray.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/hsearch.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+
+#define MAX_WRITTEN		16384	/* rows remembered */
+
+enum
+{
+	COL_TYPE, COL_ID, COL_VERSION, COL_COUNT
+};
+
+/* A row that this transaction has written. */
+typedef struct Written
+{
+	uint64		hash;			/* key: of type and id */
+	text	   *type;			/* NULL: none */
+	text	   *id;
+	ItemPointerData tid;
+	int64		version;
+} Written;
+
+static HTAB *written = NULL;	/* NULL: none yet in this transaction */
+static MemoryContext written_memory;
+
+/* An aggregate about to be counted on. */
+typedef struct Counter
+{
+	text	   *type;
+	text	   *id;
+	int64		expected;
+	Relation	rel;
+	TupleTableSlot *slot;		/* of the row found */
+	ItemPointerData tid;
+	int64		version;		/* of it */
+} Counter;
+
+/* What became of a try. */
+typedef enum Try
+{
+	TRY_DONE,
+	TRY_AGAIN					/* somebody else has changed the row */
+} Try;
+
+/* What a look at rows of transactions that are still open shows. */
+typedef enum Others
+{
+	OTHERS_NONE,
+	OTHERS_DONE,				/* a row that is committed */
+	OTHERS_ENDED				/* there was a transaction at it, which has ended now */
+} Others;
+
+/*
+ * forget_subtransaction forgets all rows when a subtransaction rolls back: it may have written some of them.
+ */
+static void
+forget_subtransaction(SubXactEvent event, SubTransactionId subid, SubTransactionId parent, void *arg)
+{
+	if (event == SUBXACT_EVENT_ABORT_SUB)
+		written = NULL;
+}
+
+/*
+ * forget_transaction forgets all rows at the end of the transaction, whose memory goes with it.
+ */
+static void
+forget_transaction(XactEvent event, void *arg)
+{
+	if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_PREPARE || event == XACT_EVENT_ABORT)
+		written = NULL;
+}
+
+/*
+ * begin_written makes the table of rows written, empty.
+ */
+static void
+begin_written(void)
+{
+	static bool registered = false;
+	HASHCTL		info = {.keysize = sizeof(uint64),.entrysize = sizeof(Written)};
+
+	if (!registered)
+	{
+		RegisterXactCallback(forget_transaction, NULL);
+		RegisterSubXactCallback(forget_subtransaction, NULL);
+		registered = true;
+	}
+	written_memory = AllocSetContextCreate(TopTransactionContext, "cqrs aggregates", ALLOCSET_DEFAULT_SIZES);
+	info.hcxt = written_memory;
+	written = hash_create("cqrs aggregates", 64, &info, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+}
+
+/*
+ * same_text tells whether two texts are equal, byte by byte.
+ */
+static bool
+same_text(text *left, text *right)
+{
+	return VARSIZE_ANY_EXHDR(left) == VARSIZE_ANY_EXHDR(right) &&
+		memcmp(VARDATA_ANY(left), VARDATA_ANY(right), VARSIZE_ANY_EXHDR(left)) == 0;
+}
+
+/*
+ * hash_text hashes a text.
+ */
+static uint64
+hash_text(text *value, uint64 seed)
+{
+	return hash_bytes_extended((const unsigned char *) VARDATA_ANY(value), VARSIZE_ANY_EXHDR(value), seed);
+}
+
+/*
+ * hash_of hashes an aggregate.
+ */
+static uint64
+hash_of(const Counter *counter)
+{
+	return hash_text(counter->id, hash_text(counter->type, 0));
+}
+
+/*
+ * recall finds the aggregate's row among those this transaction has written.
+ */
+static bool
+recall(Counter *counter)
+{
+	uint64		hash;
+	Written    *row;
+
+	if (written == NULL)
+		return false;
+	hash = hash_of(counter);
+	row = hash_search(written, &hash, HASH_FIND, NULL);
+	if (row == NULL || row->type == NULL || !same_text(row->type, counter->type) || !same_text(row->id, counter->id))
+		return false;
+	counter->tid = row->tid;
+	counter->version = row->version;
+	return true;
+}
+
+/*
+ * copy_text copies a text beside the rows written.
+ */
+static text *
+copy_text(text *value)
+{
+	text	   *copy = MemoryContextAlloc(written_memory, VARSIZE_ANY(value));
+
+	memcpy(copy, value, VARSIZE_ANY(value));
+	return copy;
+}
+
+/*
+ * remember notes where the row now is.  With very many of them it begins anew.
+ */
+static void
+remember(const Counter *counter, ItemPointer tid, int64 version)
+{
+	uint64		hash = hash_of(counter);
+	Written    *row;
+	bool		found;
+
+	if (written != NULL && hash_get_num_entries(written) >= MAX_WRITTEN)
+	{
+		MemoryContextDelete(written_memory);
+		written = NULL;
+	}
+	if (written == NULL)
+		begin_written();
+	row = hash_search(written, &hash, HASH_ENTER, &found);
+	if (!found || row->type == NULL || !same_text(row->type, counter->type) || !same_text(row->id, counter->id))
+	{
+		row->type = NULL;
+		row->id = copy_text(counter->id);
+		row->type = copy_text(counter->type);
+	}
+	row->tid = *tid;
+	row->version = version;
+}
+
+/*
+ * refuse_version raises for an aggregate that is not at the version expected.
+ *
+ * A transaction that catches the error has learned something by it, and SERIALIZABLE has to know.
+ */
+static void
+refuse_version(const Counter *counter, int64 version)
+{
+	const char *type = text_to_cstring(counter->type);
+	const char *id = text_to_cstring(counter->id);
+
+	if (IsolationIsSerializable())
+		PredicateLockRelation(counter->rel, GetTransactionSnapshot());
+	ereport(ERROR,
+			(errcode(CQRS_ERRCODE_VERSION_CONFLICT),
+			 version == 0 ? errmsg("aggregate %s \"%s\" has no events yet", type, id) :
+			 counter->expected == 0 ? errmsg("aggregate %s \"%s\" is not new", type, id) :
+			 counter->expected > version ? errmsg("aggregate %s \"%s\" has not reached the expected version", type, id) :
+			 errmsg("aggregate %s \"%s\" has changed since the expected version", type, id),
+			 errdetail("The expected version is %lld, the aggregate's version is %lld.", (long long) counter->expected,
+					   (long long) version),
+			 errhint("Read the aggregate as it is now, and decide again.")));
+}
+
+/*
+ * refuse_serialization raises where the row was changed since the transaction's one snapshot.
+ */
+static void
+refuse_serialization(const Counter *counter)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+			 errmsg("could not serialize access due to concurrent update"),
+			 errdetail("Another transaction has emitted an event for the same aggregate."),
+			 errhint("The transaction might succeed if retried.")));
+}
+
+/*
+ * look_up finds the aggregate's row under a snapshot.
+ *
+ * In SERIALIZABLE it goes through all versions of the row and asks for each whether it is visible: an index scan under the transaction's snapshot would take
+ * predicate locks on pages, and transactions that emit for different aggregates would fail for nothing.  What is read here is written next.
+ */
+static bool
+look_up(Counter *counter, Snapshot snapshot)
+{
+	Relation	index = index_open(RelationGetPrimaryKeyIndex(counter->rel), AccessShareLock);
+	bool		any = IsolationIsSerializable() && IsMVCCSnapshot(snapshot);
+	IndexScanDesc scan = index_beginscan(counter->rel, index, any ? SnapshotAny : snapshot, 2, 0);
+	ScanKeyData keys[2];
+	bool		found;
+	bool		isnull;
+
+	ScanKeyInit(&keys[0], COL_TYPE + 1, BTEqualStrategyNumber, F_TEXTEQ, PointerGetDatum(counter->type));
+	ScanKeyInit(&keys[1], COL_ID + 1, BTEqualStrategyNumber, F_TEXTEQ, PointerGetDatum(counter->id));
+	index_rescan(scan, keys, lengthof(keys), NULL, 0);
+	do
+		found = index_getnext_slot(scan, ForwardScanDirection, counter->slot);
+	while (found && any && !table_tuple_satisfies_snapshot(counter->rel, counter->slot, snapshot));
+	if (found)
+	{
+		counter->tid = counter->slot->tts_tid;
+		counter->version = DatumGetInt64(slot_getattr(counter->slot, COL_VERSION + 1, &isnull));
+	}
+	index_endscan(scan);
+	index_close(index, AccessShareLock);
+	return found;
+}
+
+/*
+ * await_others looks for the row with what is not committed yet, and waits for the transaction that is at it.
+ */
+static Others
+await_others(Counter *counter)
+{
+	SnapshotData dirty;
+
+	InitDirtySnapshot(dirty);
+	if (!look_up(counter, &dirty))
+		return OTHERS_NONE;
+	ExecClearTuple(counter->slot);
+	if (dirty.speculativeToken != 0)
+		SpeculativeInsertionWait(dirty.xmin, dirty.speculativeToken);
+	else if (TransactionIdIsValid(dirty.xmin) || TransactionIdIsValid(dirty.xmax))
+		XactLockTableWait(TransactionIdIsValid(dirty.xmin) ? dirty.xmin : dirty.xmax, counter->rel, &counter->tid,
+						  XLTW_InsertIndexUnique);
+	else
+		return OTHERS_DONE;
+	return OTHERS_ENDED;
+}
+
+/*
+ * make_row returns the aggregate's row with that version, to be written.
+ */
+static TupleTableSlot *
+make_row(const Counter *counter, int64 version)
+{
+	TupleTableSlot *slot = MakeSingleTupleTableSlot(RelationGetDescr(counter->rel), &TTSOpsVirtual);
+
+	slot->tts_values[COL_TYPE] = PointerGetDatum(counter->type);
+	slot->tts_values[COL_ID] = PointerGetDatum(counter->id);
+	slot->tts_values[COL_VERSION] = Int64GetDatum(version);
+	memset(slot->tts_isnull, 0, sizeof(bool) * COL_COUNT);
+	return ExecStoreVirtualTuple(slot);
+}
+
+/*
+ * insert_entries adds the row to all indexes, to one that is being built anew as well; a new row's are false if the key may be there already.
+ *
+ * A row that has moved has the key that it had: asking whether it is unique would be to step over all its versions.
+ */
+static bool
+insert_entries(const Counter *counter, TupleTableSlot *slot, bool moved)
+{
+	IndexUniqueCheck check = moved ? UNIQUE_CHECK_NO : UNIQUE_CHECK_PARTIAL;
+	bool		unique = true;
+	ListCell   *cell;
+
+	foreach(cell, RelationGetIndexList(counter->rel))
+	{
+		Relation	index = index_open(lfirst_oid(cell), RowExclusiveLock);
+		Datum		values[INDEX_MAX_KEYS];
+		bool		nulls[INDEX_MAX_KEYS];
+		IndexInfo  *info;
+
+		if (index->rd_index->indisready)
+		{
+			info = BuildIndexInfo(index);
+			FormIndexDatum(info, slot, NULL, values, nulls);
+			unique &= index_insert(index, values, nulls, &slot->tts_tid, counter->rel,
+								   info->ii_Unique ? check : UNIQUE_CHECK_NO, moved, info) || !info->ii_Unique;
+		}
+		index_close(index, NoLock);
+	}
+	return unique;
+}
+
+/*
+ * insert_row makes the aggregate's first row, unless somebody else has made one or is just doing so.
+ */
+static Try
+insert_row(Counter *counter)
+{
+	TransactionId xid = GetCurrentTransactionId();
+	uint32		token = SpeculativeInsertionLockAcquire(xid);
+	TupleTableSlot *slot = make_row(counter, 1);
+	bool		unique;
+
+	table_tuple_insert_speculative(counter->rel, slot, GetCurrentCommandId(true), 0, NULL, token);
+	unique = insert_entries(counter, slot, false);
+	table_tuple_complete_speculative(counter->rel, slot, token, unique);
+	SpeculativeInsertionLockRelease(xid);
+	if (unique)
+	{
+		counter->version = 1;
+		remember(counter, &slot->tts_tid, 1);
+	}
+	ExecDropSingleTupleTableSlot(slot);
+	return unique ? TRY_DONE : TRY_AGAIN;
+}
+
+/*
+ * changed says what follows from what befell the row since it was found.
+ */
+static Try
+changed(const Counter *counter, TM_Result result)
+{
+	if (result != TM_Updated && result != TM_Deleted)
+		elog(ERROR, "version of an aggregate cannot be written: result %d", (int) result);
+	if (IsolationUsesXactSnapshot())
+		refuse_serialization(counter);
+	return TRY_AGAIN;
+}
+
+/*
+ * update_row counts on from the row found.
+ */
+static Try
+update_row(Counter *counter)
+{
+	TupleTableSlot *slot = make_row(counter, counter->version + 1);
+	TM_FailureData failure;
+	LockTupleMode mode;
+	CqrsUpdateIndexes indexes;
+	TM_Result	result;
+
+	result = table_tuple_update(counter->rel, &counter->tid, slot, GetCurrentCommandId(true), InvalidSnapshot, InvalidSnapshot,
+								true, &failure, &mode, &indexes);
+	if (result == TM_Ok)
+	{
+		if (indexes)
+			(void) insert_entries(counter, slot, true);
+		counter->version++;
+		remember(counter, &slot->tts_tid, counter->version);
+	}
+	ExecDropSingleTupleTableSlot(slot);
+	return result == TM_Ok ? TRY_DONE : changed(counter, result);
+}
+
+/*
+ * check_conflict raises for a row that is at another version than expected, once it is certain that it will stay there.
+ */
+static Try
+check_conflict(Counter *counter)
+{
+	int64		version = counter->version;
+	TM_FailureData failure;
+	TM_Result	result;
+
+	result = table_tuple_lock(counter->rel, &counter->tid, InvalidSnapshot, counter->slot, GetCurrentCommandId(false),
+							  LockTupleNoKeyExclusive, LockWaitBlock, 0, &failure);
+	if (result != TM_Ok)
+		return changed(counter, result);
+	refuse_version(counter, version);
+	return TRY_DONE;
+}
+
+/*
+ * begin_new counts an aggregate that the snapshot does not show.
+ */
+static Try
+begin_new(Counter *counter)
+{
+	Others		others;
+
+	if (counter->expected <= 0 && insert_row(counter) == TRY_DONE)
+		return TRY_DONE;
+	others = await_others(counter);
+	if (others == OTHERS_NONE && counter->expected > 0)
+		refuse_version(counter, 0);
+	if (others == OTHERS_DONE && IsolationUsesXactSnapshot())
+		refuse_serialization(counter);
+	return TRY_AGAIN;
+}
+
+/*
+ * try_advance makes one try to count on, from what is committed by now.
+ */
+static Try
+try_advance(Counter *counter)
+{
+	bool		found = recall(counter);
+
+	if (!found)
+	{
+		PushActiveSnapshot(IsolationUsesXactSnapshot() ? GetTransactionSnapshot() : GetLatestSnapshot());
+		found = look_up(counter, GetActiveSnapshot());
+		PopActiveSnapshot();
+	}
+	if (!found)
+		return begin_new(counter);
+	if (counter->expected != CQRS_ANY_VERSION && counter->expected != counter->version)
+		return check_conflict(counter);
+	return update_row(counter);
+}
+
+/*
+ * cqrs_aggregate_advance counts an aggregate's next version.
+ *
+ * Errors: QC001 if it is not at the expected version, 40001 in REPEATABLE READ and SERIALIZABLE if it has changed since the snapshot.
+ */
+int64
+cqrs_aggregate_advance(text *type, text *id, int64 expected)
+{
+	Counter		counter = {.type = type, .id = id, .expected = expected};
+
+	counter.rel = table_open(cqrs_registry_relation(CQRS_CAT_AGGREGATE), RowExclusiveLock);
+	counter.slot = table_slot_create(counter.rel, NULL);
+	while (try_advance(&counter) == TRY_AGAIN)
+	{
+		ExecClearTuple(counter.slot);
+		CHECK_FOR_INTERRUPTS();
+	}
+	ExecDropSingleTupleTableSlot(counter.slot);
+	table_close(counter.rel, NoLock);
+	return counter.version;
+}

@@ -1,0 +1,213 @@
+/*
+ * command/emit.c
+ *		cqrs.emit: a domain event, in the outbox beside the changes of the rows that it speaks of.
+ *
+ * Checks arguments, has the aggregate's version counted, completes the metadata, and gives the event to the transaction's buffer: it is committed
+ * and rolled back with all else.  Whoever may execute the function may emit for any aggregate.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "base/clock.h"
+#include "catalog/pg_type.h"
+#include "command/command.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "outbox/outbox.h"
+#include "utils/builtins.h"
+#include "utils/datetime.h"
+#include "utils/fmgrprotos.h"
+#include "utils/json.h"
+#include "utils/jsonb.h"
+#include "utils/timestamp.h"
+
+#define MAX_NAME 1000			/* bytes of a type or an id: two of them fit into an entry of the index on aggregates */
+
+enum
+{
+	ARG_EVENT_TYPE, ARG_AGGREGATE_TYPE, ARG_AGGREGATE_ID, ARG_PAYLOAD, ARG_EXPECTED_VERSION, ARG_METADATA
+};
+
+/* What metadata has from us, and so from nobody else. */
+static const char *const own_keys[] = {"event_id", "actor", "occurred_at"};
+
+/*
+ * refuse_null raises for an argument that must be given.
+ */
+static void
+refuse_null(const char *argument)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+			 errmsg("%s must not be null", argument)));
+}
+
+/*
+ * name_argument checks a type or an id.
+ */
+static text *
+name_argument(FunctionCallInfo fcinfo, int number, const char *argument)
+{
+	text	   *name;
+
+	if (PG_ARGISNULL(number))
+		refuse_null(argument);
+	name = PG_GETARG_TEXT_PP(number);
+	if (VARSIZE_ANY_EXHDR(name) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("%s must not be empty", argument)));
+	if (VARSIZE_ANY_EXHDR(name) > MAX_NAME)
+		ereport(ERROR,
+				(errcode(ERRCODE_STRING_DATA_RIGHT_TRUNCATION),
+				 errmsg("%s is too long", argument),
+				 errdetail("It has %zu bytes; there is room for %d.", (Size) VARSIZE_ANY_EXHDR(name), MAX_NAME)));
+	return name;
+}
+
+/*
+ * object_argument checks a payload or metadata.
+ */
+static Jsonb *
+object_argument(FunctionCallInfo fcinfo, int number, const char *argument)
+{
+	Jsonb	   *object;
+
+	if (PG_ARGISNULL(number))
+		refuse_null(argument);
+	object = PG_GETARG_JSONB_P(number);
+	if (!JB_ROOT_IS_OBJECT(object))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("%s must be a JSON object", argument),
+				 errdetail("It is %s.", JB_ROOT_IS_SCALAR(object) ? "a scalar" : "an array"),
+				 errhint("Give the value a name: jsonb_build_object('value', ...).")));
+	return object;
+}
+
+/*
+ * version_argument checks the version expected.
+ */
+static int64
+version_argument(FunctionCallInfo fcinfo)
+{
+	int64		version;
+
+	if (PG_ARGISNULL(ARG_EXPECTED_VERSION))
+		return CQRS_ANY_VERSION;
+	version = PG_GETARG_INT64(ARG_EXPECTED_VERSION);
+	if (version < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("expected_version must not be negative"),
+				 errdetail("It is %lld.", (long long) version),
+				 errhint("0 says that the aggregate must be new, null that any version will do.")));
+	return version;
+}
+
+/*
+ * push_text adds a string to a jsonb under construction.
+ */
+static void
+push_text(JsonbParseState **state, JsonbIteratorToken token, const char *string)
+{
+	JsonbValue	value = {.type = jbvString};
+
+	value.val.string.val = unconstify(char *, string);
+	value.val.string.len = strlen(string);
+	(void) pushJsonbValue(state, token, &value);
+}
+
+/*
+ * push_given adds what the caller gave.
+ */
+static void
+push_given(JsonbParseState **state, Jsonb *given)
+{
+	JsonbIterator *iterator = JsonbIteratorInit(&given->root);
+	JsonbValue	value;
+	JsonbIteratorToken token;
+
+	(void) JsonbIteratorNext(&iterator, &value, false);
+	while ((token = JsonbIteratorNext(&iterator, &value, true)) == WJB_KEY || token == WJB_VALUE)
+		(void) pushJsonbValue(state, token, &value);
+}
+
+/*
+ * check_metadata refuses metadata with keys that are ours: nobody may say who emitted an event, or when.
+ */
+static void
+check_metadata(Jsonb *given)
+{
+	for (int i = 0; i < lengthof(own_keys); i++)
+	{
+		JsonbValue	buffer;
+
+		if (getKeyJsonValueFromContainer(&given->root, own_keys[i], strlen(own_keys[i]), &buffer) != NULL)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("metadata must not have the key \"%s\"", own_keys[i]),
+					 errdetail("Every event gets its event_id, actor and occurred_at by itself."),
+					 errhint("Choose another name for what you know of it.")));
+	}
+}
+
+/*
+ * complete_metadata adds to what the caller gave an id for the event, the user who is logged in, and the time.
+ */
+static Jsonb *
+complete_metadata(Jsonb *given)
+{
+	JsonbParseState *state = NULL;
+	char		time[MAXDATELEN + 1];
+	int			utc = 0;
+
+	(void) pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
+	if (JB_ROOT_COUNT(given) > 0)
+		push_given(&state, given);
+	push_text(&state, WJB_KEY, "event_id");
+	push_text(&state, WJB_VALUE,
+			  DatumGetCString(DirectFunctionCall1(uuid_out, DirectFunctionCall1(gen_random_uuid, (Datum) 0))));
+	push_text(&state, WJB_KEY, "actor");
+	push_text(&state, WJB_VALUE, GetUserNameFromId(GetSessionUserId(), false));
+	push_text(&state, WJB_KEY, "occurred_at");
+	push_text(&state, WJB_VALUE, JsonEncodeDateTime(time, TimestampTzGetDatum(cqrs_clock_now()), TIMESTAMPTZOID, &utc));
+	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
+}
+
+PG_FUNCTION_INFO_V1(cqrs_emit);
+
+/*
+ * cqrs.emit(event_type text, aggregate_type text, aggregate_id text, payload jsonb DEFAULT '{}', expected_version bigint DEFAULT NULL,
+ *			 metadata jsonb DEFAULT '{}') RETURNS bigint
+ *
+ * Appends a domain event to the outbox, as part of this transaction, and returns the version that its aggregate has with it: 1, 2, 3 ...  The version counts
+ * as a change that the command made, so whatever the transaction does next is behind the event.
+ *
+ * Errors: QC001 if the aggregate is not at expected_version (0: new), 40001 if it has changed since a transaction's one snapshot, 22004 null, 22023 empty
+ * or no object or negative, 22001 too long, 25006 in a read-only transaction, 54000 too large, 55P03 if another transaction has just made
+ * the outbox's first segment and is still open.
+ */
+Datum
+cqrs_emit(PG_FUNCTION_ARGS)
+{
+	CqrsEvent	event;
+	int64		expected;
+
+	event.type = name_argument(fcinfo, ARG_EVENT_TYPE, "event_type");
+	event.aggregate_type = name_argument(fcinfo, ARG_AGGREGATE_TYPE, "aggregate_type");
+	event.aggregate_id = name_argument(fcinfo, ARG_AGGREGATE_ID, "aggregate_id");
+	event.payload = object_argument(fcinfo, ARG_PAYLOAD, "payload");
+	expected = version_argument(fcinfo);
+	event.metadata = object_argument(fcinfo, ARG_METADATA, "metadata");
+	check_metadata(event.metadata);
+	PreventCommandIfReadOnly("cqrs.emit()");
+	PreventCommandIfParallelMode("cqrs.emit()");
+
+	cqrs_segment_ensure();
+	event.version = cqrs_aggregate_advance(event.aggregate_type, event.aggregate_id, expected);
+	event.metadata = complete_metadata(event.metadata);
+	cqrs_outbox_append_event(&event);
+	CommandCounterIncrement();
+	PG_RETURN_INT64(event.version);
+}
