@@ -375,6 +375,64 @@ SELECT damage($$changes = 4$$);
 SELECT damage($$changes = 2$$);
 SELECT damage($$sources = '{{1,2},{3,4}}'$$);
 SELECT count(new_row) > 0 AS well_again FROM cqrs.outbox;
+-- So it is if the check sum fits: whatever byte is wrong, a change is read, right or wrong, or the chunk is damaged; nothing beyond its end is looked at.
+CREATE FUNCTION checksum(data bytea) RETURNS bytea LANGUAGE plpgsql AS $$
+DECLARE
+    sum bigint := 4294967295;
+BEGIN
+    FOR i IN 0 .. length(data) - 1 LOOP
+        sum := sum # get_byte(data, i);
+        FOR bit IN 1 .. 8 LOOP
+            sum := CASE WHEN sum & 1 = 1 THEN (sum >> 1) # 2197175160 ELSE sum >> 1 END;
+        END LOOP;
+    END LOOP;
+    sum := sum # 4294967295;
+    RETURN set_byte(set_byte(set_byte(set_byte('\x00000000', 0, (sum & 255)::integer), 1, (sum >> 8 & 255)::integer), 2, (sum >> 16 & 255)::integer), 3,
+                    (sum >> 24)::integer);
+END$$;
+CREATE FUNCTION distort(data bytea, OUT read bigint, OUT damaged bigint) LANGUAGE plpgsql AS $$
+DECLARE
+    chunk bigint := (SELECT max(number) FROM cqrs_internal.outbox_1 WHERE body = data);
+    distorted bytea;
+    value integer;
+BEGIN
+    read := 0;
+    damaged := 0;
+    FOR at IN 5 .. length(data) - 1 LOOP
+        FOREACH value IN ARRAY ARRAY[0, 127, 255, (get_byte(data, at) + 1) % 256, (get_byte(data, at) + 255) % 256] LOOP
+            distorted := set_byte(data, at, value);
+            distorted := substring(data, 1, 1) || checksum(substring(distorted, 6)) || substring(distorted, 6);
+            BEGIN
+                UPDATE cqrs_internal.outbox_1 SET body = distorted WHERE number = chunk;
+                PERFORM count(new_row) FROM cqrs.outbox;
+                read := read + 1;
+                RAISE EXCEPTION 'take it back';
+            EXCEPTION WHEN data_corrupted THEN
+                damaged := damaged + 1;
+            WHEN raise_exception THEN
+                NULL;
+            END;
+        END LOOP;
+    END LOOP;
+END$$;
+CREATE TABLE noted (id integer PRIMARY KEY, grp text, shown integer, added numeric);
+SELECT cqrs.create_projection('noted_page', 'SELECT grp, max(shown) AS shown, sum(added) AS added FROM noted GROUP BY grp', '{grp}');
+SELECT cqrs.drain('noted_page');
+BEGIN;
+INSERT INTO noted VALUES (1, 'a', 1, 1), (2, NULL, 2, 2);
+UPDATE noted SET shown = 3 WHERE id = 1;
+UPDATE noted SET grp = 'a long name', added = 0 WHERE id = 2;
+DELETE FROM noted WHERE id = 1;
+COMMIT;
+SELECT body AS body FROM cqrs_internal.outbox_1 ORDER BY number DESC LIMIT 1 \gset
+SELECT checksum(substring(:'body'::bytea, 6)) = substring(:'body'::bytea, 2, 4) AS checked;
+BEGIN;
+DELETE FROM cqrs_internal.outbox_1 WHERE body <> :'body';
+SELECT read > 100 AS read, damaged > 100 AS damaged FROM distort(:'body');
+ROLLBACK;
+SELECT cqrs.drain('noted_page');
+SELECT * FROM noted_page;
+SELECT cqrs.drop_projection('noted_page');
 
 -- The outbox is for superusers and pg_read_all_data; not even a grant on the view opens it to others.
 CREATE ROLE outbox_reader;
