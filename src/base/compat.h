@@ -11,13 +11,20 @@
 #error "cqrs needs PostgreSQL 15 or newer (NULLS NOT DISTINCT, MERGE, pg_get_querydef)"
 #endif
 
-/* 17 names processes by number instead of by backend id.  A prepared transaction has no process: 0. */
+/* 17 names processes by number instead of by backend id.  A prepared transaction keeps the name of the process that prepared it. */
 #if PG_VERSION_NUM < 170000
-#define cqrs_compat_lock_holder_pid(vxid) \
-	(BackendIdGetProc((vxid).backendId) ? BackendIdGetProc((vxid).backendId)->pid : 0)
+#define cqrs_compat_lock_holder(vxid) BackendIdGetProc((vxid).backendId)
+#define cqrs_compat_local_xid(proc) ((proc)->lxid)
 #else
-#define cqrs_compat_lock_holder_pid(vxid) \
-	(ProcNumberGetProc((vxid).procNumber) ? ProcNumberGetProc((vxid).procNumber)->pid : 0)
+#define cqrs_compat_lock_holder(vxid) ProcNumberGetProc((vxid).procNumber)
+#define cqrs_compat_local_xid(proc) ((proc)->vxid.lxid)
+#endif
+
+/* 16 names what processes say of themselves by index, and not by backend id. */
+#if PG_VERSION_NUM < 160000
+#define cqrs_compat_backend_status(i) pgstat_fetch_stat_local_beentry(i)
+#else
+#define cqrs_compat_backend_status(i) pgstat_get_local_beentry_by_index(i)
 #endif
 
 /* 16 has one ownership check for all kinds of objects. */

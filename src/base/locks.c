@@ -22,6 +22,7 @@
 #include "storage/lock.h"
 #include "storage/proc.h"
 #include "storage/sinvaladt.h"
+#include "utils/backend_status.h"
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
 
@@ -240,30 +241,64 @@ cqrs_locks_take_listed(CqrsLocksList list, void *argument, LOCKMODE mode, int ti
 }
 
 /*
+ * application_of returns the application name of a process, or NULL.
+ */
+static const char *
+application_of(int pid)
+{
+	int			count = pgstat_fetch_stat_numbackends();
+
+	for (int i = 1; i <= count; i++)
+	{
+		LocalPgBackendStatus *entry = cqrs_compat_backend_status(i);
+
+		if (entry != NULL && entry->backendStatus.st_procpid == pid && entry->backendStatus.st_appname[0] != '\0')
+			return entry->backendStatus.st_appname;
+	}
+	return NULL;
+}
+
+/*
+ * cqrs_locks_held lists who holds locks that conflict with 'mode', as texts for people.
+ */
+List *
+cqrs_locks_held(const LOCKTAG *tag, LOCKMODE mode)
+{
+	List	   *result = NIL;
+	int			count;
+	VirtualTransactionId *holders = GetLockConflicts(tag, mode, &count);
+
+	for (int i = 0; i < count; i++)
+	{
+		PGPROC	   *proc = cqrs_compat_lock_holder(holders[i]);
+		bool		prepared = proc == NULL || cqrs_compat_local_xid(proc) != holders[i].localTransactionId;
+		int			pid = prepared ? 0 : proc->pid;
+		const char *application = pid ? application_of(pid) : NULL;
+
+		if (pid == 0)
+			result = lappend(result, pstrdup("a prepared transaction"));
+		else if (application == NULL)
+			result = lappend(result, psprintf("process %d", pid));
+		else
+			result = lappend(result, psprintf("process %d (%s)", pid, application));
+	}
+	return result;
+}
+
+/*
  * cqrs_locks_holders lists whose locks on the relation conflict with 'mode', for an error's detail.
  */
 char *
 cqrs_locks_holders(Oid relid, LOCKMODE mode)
 {
 	LOCKTAG		tag;
-	VirtualTransactionId *holders;
-	int			count;
 	StringInfoData text;
+	ListCell   *cell;
 
 	SET_LOCKTAG_RELATION(tag, MyDatabaseId, relid);
-	holders = GetLockConflicts(&tag, mode, &count);
 	initStringInfo(&text);
-	for (int i = 0; i < count; i++)
-	{
-		int			pid = cqrs_compat_lock_holder_pid(holders[i]);
-
-		if (text.len > 0)
-			appendStringInfoString(&text, ", ");
-		if (pid == 0)
-			appendStringInfoString(&text, "a prepared transaction");
-		else
-			appendStringInfo(&text, "process %d", pid);
-	}
+	foreach(cell, cqrs_locks_held(&tag, mode))
+		appendStringInfo(&text, "%s%s", text.len > 0 ? ", " : "", (char *) lfirst(cell));
 	if (text.len == 0)
 		appendStringInfoString(&text, "a process that has just ended");
 	return text.data;

@@ -32,7 +32,11 @@ extern bool cqrs_locks_pause(TimestampTz deadline);
 /* One try without waiting longer than 'wait_ms' a lock: true if all are held, else none is. */
 extern bool cqrs_locks_try(List *relids, LOCKMODE mode, int wait_ms, Oid *blocked_on);
 
-/* Who holds locks on the relation that conflict with 'mode', as text for an error's detail: "process 123 (app), process 124 (app)". */
+/* Who holds locks that conflict with 'mode': List of char *, "process 123 (app)" or "a prepared transaction"; not this process. */
+struct LOCKTAG;
+extern List *cqrs_locks_held(const struct LOCKTAG *tag, LOCKMODE mode);
+
+/* The same for a relation, as text for an error's detail: "process 123 (app), process 124 (app)". */
 extern char *cqrs_locks_holders(Oid relid, LOCKMODE mode);
 
 #endif							/* CQRS_BASE_LOCKS_H */

@@ -19,4 +19,18 @@ SELECT r.position, r.xid, r.captured_at, r.kind, r.source, r.event_type, r.aggre
 FROM cqrs_internal.outbox_rows() AS r;
 COMMENT ON VIEW cqrs.outbox IS 'all changes captured and not yet removed, decoded; values of rows as the text their types print';
 
+-- Where the outbox is and what keeps it there tells nothing of any row: for everybody.
+CREATE FUNCTION cqrs_internal.segments()
+RETURNS TABLE (segment integer, first_position bigint, last_position bigint, changes bigint, bytes bigint, held_by text[])
+LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED ROWS 10
+AS 'MODULE_PATHNAME', 'cqrs_outbox_segments_shown';
+COMMENT ON FUNCTION cqrs_internal.segments() IS 'the segments of the outbox, oldest first, and what keeps each from being freed';
+
+CREATE VIEW cqrs.segments AS
+SELECT segment, first_position, last_position, changes, bytes, held_by FROM cqrs_internal.segments();
+COMMENT ON VIEW cqrs.segments IS 'the segments of the outbox: what each holds, and what keeps it from being freed';
+
+GRANT EXECUTE ON FUNCTION cqrs_internal.segments() TO PUBLIC;
+GRANT SELECT ON cqrs.segments TO PUBLIC;
+
 SELECT pg_catalog.pg_extension_config_dump('cqrs_internal.chunk_number', '');

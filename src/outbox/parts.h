@@ -98,6 +98,21 @@ extern void cqrs_segment_table_measure(CqrsSegment *segment, Snapshot snapshot);
 extern int64 cqrs_segment_table_bytes(Oid relation);
 extern TimestampTz cqrs_segment_table_begins(Oid relation);
 
+/* ---- needs.c: who needs a segment ---- */
+
+/* The versions that trust their windows, and their checkpoints. */
+typedef struct CqrsNeeds
+{
+	List	   *versions;		/* of CqrsVersion */
+	List	   *checkpoints;	/* of CqrsCheckpoint, theirs */
+} CqrsNeeds;
+
+extern void cqrs_needs_read(CqrsNeeds *needs);
+
+/* The versions that need a segment; and until when a consumed one is retained (DT_NOEND: for ever). */
+extern List *cqrs_needs_holders(const CqrsSegment *segment, const CqrsNeeds *needs);
+extern TimestampTz cqrs_needs_retained_until(const CqrsSegment *segment);
+
 /* ---- scan.c ---- */
 
 /* Does a segment hold a chunk of the window from a checkpoint to a snapshot? */

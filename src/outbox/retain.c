@@ -6,8 +6,7 @@
  * passed since, and ACCESS EXCLUSIVE on it is there for the taking: nobody is ever waited for, so nobody queues behind us.  The lock comes first, then the look
  * at who needs it, then it is emptied.  Past cqrs.max_outbox_size versions do not hold segments, nor does retention.
  *
- * Who needs a segment: a version that trusts its window and whose checkpoint has not seen all of it; and a transaction that says so, because its checkpoint is
- * not committed.  A stale or halted version begins anew when it begins, and so does one that is not filled.
+ * Leaves to needs.c who needs a segment.
  *
  * For who looks after the outbox, in a READ COMMITTED transaction that is about to end.
  */
@@ -27,13 +26,6 @@
 #define AGE_SHARE		4		/* a segment holds changes of this part of cqrs.retention at most */
 #define MIN_AGE_MS		(60 * 1000)
 #define OVERFLOW_REASON "the outbox exceeded cqrs.max_outbox_size"
-
-/* What is known of who needs what. */
-typedef struct Needs
-{
-	List	   *versions;		/* of CqrsVersion, that trust their windows */
-	List	   *checkpoints;	/* of CqrsCheckpoint, theirs */
-} Needs;
 
 /*
  * oldest_open returns the number of the oldest segment that may be written to still; else of the last one.
@@ -74,75 +66,6 @@ cqrs_outbox_need(bool wait)
 		oldest = oldest_open();
 	} while (oldest != locked);
 	return true;
-}
-
-/*
- * trusts_window tells whether a version applies windows: what it has not seen of them must not be lost.
- */
-static bool
-trusts_window(const CqrsVersion *version, const CqrsCheckpoint *checkpoint)
-{
-	return version->state != CQRS_STATE_RETIRED && version->status != CQRS_STATUS_STALE &&
-		version->status != CQRS_STATUS_HALTED && checkpoint != NULL && checkpoint->ours;
-}
-
-/*
- * read_needs reads which versions need segments at all.
- */
-static void
-read_needs(Needs *needs)
-{
-	ListCell   *cell;
-
-	memset(needs, 0, sizeof(Needs));
-	foreach(cell, cqrs_version_list(0))
-	{
-		CqrsVersion *version = lfirst(cell);
-		CqrsCheckpoint *checkpoint = cqrs_checkpoint_latest(version->id);
-
-		if (!trusts_window(version, checkpoint))
-			continue;
-		needs->versions = lappend(needs->versions, version);
-		needs->checkpoints = lappend(needs->checkpoints, checkpoint);
-	}
-}
-
-/*
- * needed_by tells whether a checkpoint has not seen all that is in a sealed segment.
- *
- * Exact: a transaction that was in progress at the checkpoint and has no changes in the segment holds nothing, however long it lasts.  The snapshot is taken
- * now, after all who wrote to the segment have ended.
- */
-static bool
-needed_by(const CqrsSegment *segment, const CqrsSnapshot *checkpoint)
-{
-	Snapshot	snapshot;
-	bool		needed;
-
-	if (!cqrs_outbox_concerns(segment, checkpoint, InvalidFullTransactionId))
-		return false;
-	if (!FullTransactionIdPrecedes(segment->last_xid, checkpoint->xmax))
-		return true;
-	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	needed = cqrs_outbox_probe(segment, snapshot, checkpoint);
-	UnregisterSnapshot(snapshot);
-	return needed;
-}
-
-/*
- * holders lists the versions that need a sealed segment.
- */
-static List *
-holders(const CqrsSegment *segment, const Needs *needs)
-{
-	List	   *result = NIL;
-	ListCell   *version;
-	ListCell   *checkpoint;
-
-	forboth(version, needs->versions, checkpoint, needs->checkpoints)
-		if (needed_by(segment, ((CqrsCheckpoint *) lfirst(checkpoint))->snapshot))
-			result = lappend(result, lfirst(version));
-	return result;
 }
 
 /*
@@ -243,34 +166,23 @@ distrust(List *versions)
 static bool
 release(CqrsSegment *segment, bool by_force)
 {
-	Needs		needs;
+	CqrsNeeds	needs;
 	List	   *versions;
 
 	if (!lock_out(segment))
 		return false;
-	read_needs(&needs);
-	versions = holders(segment, &needs);
+	cqrs_needs_read(&needs);
+	versions = cqrs_needs_holders(segment, &needs);
 	if (versions != NIL && !(by_force && distrust(versions)))
 		return false;
 	return make_spare(segment);
 }
 
 /*
- * retained_until returns when a consumed segment may be freed.
- */
-static TimestampTz
-retained_until(const CqrsSegment *segment)
-{
-	if (cqrs_setting_retention < 0)
-		return DT_NOEND;
-	return segment->consumed_at + cqrs_setting_retention * USECS_PER_SEC;
-}
-
-/*
  * look_after does what is to be done for one closed segment now, and notes in the result what is left.
  */
 static void
-look_after(CqrsSegment *segment, const Needs *needs, CqrsUpkeep *result)
+look_after(CqrsSegment *segment, const CqrsNeeds *needs, CqrsUpkeep *result)
 {
 	TimestampTz until;
 
@@ -279,7 +191,7 @@ look_after(CqrsSegment *segment, const Needs *needs, CqrsUpkeep *result)
 		result->busy = true;
 		return;
 	}
-	if (segment->consumed_at == 0 && holders(segment, needs) == NIL)
+	if (segment->consumed_at == 0 && cqrs_needs_holders(segment, needs) == NIL)
 	{
 		segment->consumed_at = cqrs_clock_now();
 		cqrs_segment_update(segment);
@@ -289,7 +201,7 @@ look_after(CqrsSegment *segment, const Needs *needs, CqrsUpkeep *result)
 		result->held = true;
 		return;
 	}
-	until = retained_until(segment);
+	until = cqrs_needs_retained_until(segment);
 	if (until > cqrs_clock_now())
 		result->again = Min(result->again, until);
 	else if (release(segment, false))
@@ -344,7 +256,7 @@ age_limit(void)
 void
 cqrs_outbox_upkeep(CqrsUpkeep *result)
 {
-	Needs		needs;
+	CqrsNeeds	needs;
 	ListCell   *cell;
 
 	memset(result, 0, sizeof(CqrsUpkeep));
@@ -355,7 +267,7 @@ cqrs_outbox_upkeep(CqrsUpkeep *result)
 		return;
 	}
 	PushActiveSnapshot(GetLatestSnapshot());
-	read_needs(&needs);
+	cqrs_needs_read(&needs);
 	foreach(cell, cqrs_segment_list())
 		if (((CqrsSegment *) lfirst(cell))->closed_at != 0)
 			look_after(lfirst(cell), &needs, result);

@@ -24,6 +24,7 @@
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
+#include "utils/syscache.h"
 #include "utils/timestamp.h"
 
 #define SHARE_OF_OUTBOX	4		/* a segment is no larger than this part of cqrs.max_outbox_size */
@@ -79,6 +80,8 @@ find_active(void)
 	active.valid = true;		/* first, so that an invalidation while we read the list is not lost */
 	segment = cqrs_segment_active();
 	active.heap = segment ? segment->relation : InvalidOid;
+	if (segment != NULL && !SearchSysCacheExists1(RELOID, ObjectIdGetDatum(active.heap)))
+		elog(ERROR, "segment %d of the outbox has lost its table", segment->number);
 	return true;
 }
 

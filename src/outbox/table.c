@@ -120,7 +120,9 @@ create_index(Relation heap)
 }
 
 /*
- * cqrs_segment_table_belong has a table go with the extension; one that came by a restore does not know any more.
+ * cqrs_segment_table_belong has a table go with the extension, and with nothing else; one that came by a restore does not know any more.
+ *
+ * It is a part of the list of segments, as a toast table is of its table: nobody can drop it by hand.
  */
 void
 cqrs_segment_table_belong(Oid relation)
@@ -134,6 +136,8 @@ cqrs_segment_table_belong(Oid relation)
 	ObjectAddressSet(table, RelationRelationId, relation);
 	ObjectAddressSet(owner, ExtensionRelationId, extension);
 	recordDependencyOn(&table, &owner, DEPENDENCY_AUTO_EXTENSION);
+	ObjectAddressSet(owner, RelationRelationId, cqrs_registry_relation(CQRS_CAT_SEGMENT));
+	recordDependencyOn(&table, &owner, DEPENDENCY_INTERNAL);
 	CommandCounterIncrement();
 }
 
@@ -186,6 +190,8 @@ cqrs_segment_table_drop(Oid relation)
 {
 	ObjectAddress address;
 
+	(void) deleteDependencyRecordsForClass(RelationRelationId, relation, RelationRelationId, DEPENDENCY_INTERNAL);
+	CommandCounterIncrement();
 	ObjectAddressSet(address, RelationRelationId, relation);
 	performDeletion(&address, DROP_RESTRICT, PERFORM_DELETION_INTERNAL);
 }

@@ -285,6 +285,9 @@ extern bool cqrs_segment_lock(bool nowait);
 extern bool cqrs_segment_need(int32 number, bool nowait);
 extern bool cqrs_segment_forbid(int32 number);
 
+/* Who says that it needs a segment and all later ones: texts, as of cqrs_locks_held. */
+extern List *cqrs_segment_needed_by(int32 number);
+
 /* ---- history ---- */
 
 /* Records an event of a projection's life.  Strings may be NULL. */

@@ -7,6 +7,7 @@
  */
 #include "postgres.h"
 
+#include "base/locks.h"
 #include "miscadmin.h"
 #include "registry/registry.h"
 #include "registry/rows.h"
@@ -196,14 +197,25 @@ cqrs_segment_delete(Oid relation)
 }
 
 /*
- * lock_segment locks a segment's number; 0 stands for all of them.
+ * tag_of makes the lock tag of a segment's number; 0 stands for all of them.
  */
-static bool
-lock_segment(int32 number, LOCKMODE mode, bool nowait)
+static LOCKTAG
+tag_of(int32 number)
 {
 	LOCKTAG		tag;
 
 	SET_LOCKTAG_OBJECT(tag, MyDatabaseId, cqrs_registry_relation(CQRS_CAT_SEGMENT), (uint32) number, 0);
+	return tag;
+}
+
+/*
+ * lock_segment locks a segment's number.
+ */
+static bool
+lock_segment(int32 number, LOCKMODE mode, bool nowait)
+{
+	LOCKTAG		tag = tag_of(number);
+
 	return LockAcquire(&tag, mode, false, nowait) != LOCKACQUIRE_NOT_AVAIL;
 }
 
@@ -232,4 +244,15 @@ bool
 cqrs_segment_forbid(int32 number)
 {
 	return lock_segment(number, ExclusiveLock, true);
+}
+
+/*
+ * cqrs_segment_needed_by lists who needs a segment in that way.
+ */
+List *
+cqrs_segment_needed_by(int32 number)
+{
+	LOCKTAG		tag = tag_of(number);
+
+	return cqrs_locks_held(&tag, ExclusiveLock);
 }

@@ -203,11 +203,14 @@ start(Question *question, const CqrsVersion *version)
 
 /*
  * drop_applied shortens the list by what the version's newest checkpoint has seen; true once nothing is left.
+ *
+ * The version is read anew: if it has become stale since, what it had not applied may have been freed before it could be listed.
  */
 static bool
 drop_applied(Question *question, const CqrsVersion *version)
 {
-	CqrsCheckpoint *checkpoint = cqrs_token_checkpoint(version);
+	CqrsVersion *now = cqrs_version_get(version->id, true);
+	CqrsCheckpoint *checkpoint = now ? cqrs_token_checkpoint(now) : NULL;
 	int			left = 0;
 
 	if (checkpoint == NULL)
