@@ -16,7 +16,8 @@ ISOLATION = $(patsubst test/isolation/specs/%.spec,%,$(sort $(wildcard test/isol
 ISOLATION_OPTS = --inputdir=$(srcdir)/test/isolation
 
 # The targets of the house.  Each makes a place of its own under /tmp, having installed what is missing: PGXS too, so
-# nothing on this branch may ask for it.  One tier of check: make check TIERS=tap
+# nothing on this branch may ask for it.  One tier of check: make check TIERS=tap; one part of
+# the benchmarks: make bench BENCH=capture.
 HOUSE = demo check check-style bench fuzz soak
 
 ifneq ($(filter $(HOUSE),$(MAKECMDGOALS)),)
@@ -30,7 +31,7 @@ check:
 check-style:
 	@bash test/run/place test/run/check style
 bench:
-	@bash test/run/place test/bench/run
+	@bash test/run/place test/bench/run $(BENCH)
 
 # Long runs of what check runs a slice of: make fuzz SECONDS=3600 SEED=1
 fuzz:
