@@ -237,7 +237,7 @@ sub special_condition
 	return pick("$x IN (0, 2)", "$x = ANY (ARRAY[1, $n, NULL])", "is_even($x\::integer)") if $type =~ /[isl]/;
 	return pick("$x LIKE 'x%'", "$x COLLATE \"C\" < 'x'", "$x ~ '[xX]'") if $type eq 't';
 	return $x if $type eq 'o';
-	return pick("$x \@> ARRAY[$n]", "$n = ANY ($x)", "$x\[1] = $n") if $type eq 'y';
+	return pick("$x \@> ARRAY[$n]", "$n = ANY ($x)", "($x)[1] = $n") if $type eq 'y';
 	return pick("$x ? 'a'", qq($x \@> '{"a": 1}'), "$x ->> 'a' IS NULL") if $type eq 'j';
 	tag($g, 'collation') if $type eq 'c';
 	return;

@@ -31,7 +31,8 @@ my @constructs = (
 	'materialized CTE', 'UNION', 'UNION ALL', 'INTERSECT', 'INTERSECT ALL', 'EXCEPT', 'EXCEPT ALL', 'DISTINCT', 'EXISTS', 'NOT EXISTS', 'IN', 'NOT IN',
 	'ANY', 'ALL', 'scalar subquery', 'ARRAY subquery', 'LATERAL', 'function in FROM', 'VALUES', 'aggregate with FILTER', 'aggregate with ORDER BY',
 	'aggregate with DISTINCT', 'aggregate without GROUP BY', 'WITHIN GROUP', 'user-defined aggregate', 'grouping sets', 'group by primary key', 'HAVING',
-	'window', 'window over the key', 'recursion', 'DISTINCT ON', 'LIMIT', 'immutable function', 'domain', 'collation', 'array', 'jsonb');
+	'window', 'window over the key', 'recursion', 'DISTINCT ON', 'LIMIT', 'immutable function', 'domain', 'collation', 'array', 'jsonb', 'partitioned source',
+	'inherited source');
 my %seen = (rounds => 0, queries => 0, windows => 0, keys => 0, full => 0);
 my %by_construct;
 
@@ -49,28 +50,39 @@ my @setup = (
 	q{CREATE FUNCTION spread(integer) RETURNS SETOF integer LANGUAGE sql IMMUTABLE AS 'SELECT generate_series(0, $1 % 3)'},
 	q{CREATE AGGREGATE all_bits(integer) (SFUNC = int4or, STYPE = integer)});
 
-# A table: name, columns, how ids are kept apart (not at all, or by a primary key that looks at each row or at the end of the statement).
+# A table: its name, its columns, how ids are kept apart (not at all, or by a primary key that looks at each row or at the end of the statement), and the
+# tables of its tree, if it is partitioned or has a child.
 sub make_table
 {
-	my ($name, $late) = @_;
-	my $unique = pick('', '', 'plain', 'plain', 'plain', 'deferrable');
+	my ($name) = @_;
+	my $kind = pick(('plain') x 8, 'partitioned', 'inherited');
+	my $unique = $kind eq 'plain' ? pick('', '', 'plain', 'plain', 'plain', 'deferrable') : '';
 	my %table = (
-		name => $name, unique => $unique, primary => $unique eq 'plain', sure => 1,
+		name => $name, kind => $kind, unique => $unique, primary => $unique eq 'plain', sure => 1, tree => [$name],
 		columns => [ [ 'id', 'i' ], [ 'a', 'i' ], [ 'b', 'i' ], map { [ $_, $_ ] } some(pick(2, 3, 4), qw(n n t t s c o d y j e f)) ]);
 	my %once;
 
 	$table{columns} = [ grep { !$once{ $_->[0] }++ } @{ $table{columns} } ];
 	$table{key} = ['id'] if $unique ne '';
+	$table{tags} = ["$kind source"] if $kind ne 'plain';
+	push @{ $table{tree} }, "${name}_child" if $kind eq 'inherited';
+	push @{ $table{tree} }, "${name}_one", "${name}_rest" if $kind eq 'partitioned';
 	return \%table;
 }
 
+# The statements that make a table.  One of its partitions has its columns in another order.
 sub create_table
 {
 	my ($table) = @_;
+	my ($name, $kind) = @$table{qw(name kind)};
 	my %constraint = ('' => '', plain => ' PRIMARY KEY', deferrable => ' PRIMARY KEY DEFERRABLE');
 	my @columns = map { "$_->[0] " . type_name($_->[1]) . ($_->[0] eq 'id' ? $constraint{ $table->{unique} } : '') } @{ $table->{columns} };
+	my $create = "CREATE TABLE $name (" . join(', ', @columns) . ')';
 
-	return "CREATE TABLE $table->{name} (" . join(', ', @columns) . ')';
+	return $create if $kind eq 'plain';
+	return ($create, "CREATE TABLE ${name}_child (more integer) INHERITS ($name)") if $kind eq 'inherited';
+	return ("$create PARTITION BY LIST (a)", "CREATE TABLE ${name}_one (" . join(', ', reverse @columns) . ')',
+		"ALTER TABLE $name ATTACH PARTITION ${name}_one FOR VALUES IN (1, NULL)", "CREATE TABLE ${name}_rest PARTITION OF $name DEFAULT");
 }
 
 # ---- changes
@@ -79,7 +91,7 @@ sub create_table
 sub insert_from
 {
 	my ($table, $rows) = @_;
-	my $name = $table->{name};
+	my $name = $table->{kind} eq 'inherited' ? pick(@{ $table->{tree} }) : $table->{name};
 	my $names = join(', ', map { $_->[0] } @{ $table->{columns} });
 
 	return "INSERT INTO $name SELECT $names FROM $rows" unless $table->{unique};
@@ -141,7 +153,8 @@ sub change
 	{
 		return "UPDATE $name SET id = CASE id WHEN $from THEN $from + 1 ELSE $from END WHERE id IN ($from, $from + 1)";
 	}
-	return "TRUNCATE $name" if $luck < 0.885 && $truncate;
+	return 'TRUNCATE ' . pick(@{ $table->{tree} }) if $luck < 0.885 && $truncate;
+	return moved_partition($table) if $luck < 0.9 && $truncate && $table->{kind} eq 'partitioned';
 	return moved($table, $other, $from) if $luck < 0.94;
 	return "UPDATE $name SET id = id WHERE " . some_rows($table, $from);
 }
@@ -154,6 +167,15 @@ sub moved
 	my $row = join(', ', map { my ($name, $type) = @$_; ($has{$name} ? $name : 'NULL::' . type_name($type)) . " AS $name" } @{ $other->{columns} });
 
 	return "WITH gone AS (DELETE FROM $table->{name} WHERE " . some_rows($table, $from) . ' RETURNING *) ' . insert_from($other, "(SELECT $row FROM gone) g");
+}
+
+# Statements that take a partition out of its table, change it and put it back.
+sub moved_partition
+{
+	my ($table) = @_;
+	my ($name, $part) = ($table->{name}, "$table->{name}_one");
+
+	return ("ALTER TABLE $name DETACH PARTITION $part", "UPDATE $part SET b = " . literal('i', 1), "ALTER TABLE $name ATTACH PARTITION $part FOR VALUES IN (1, NULL)");
 }
 
 # A transaction, as a list of statements.
@@ -192,7 +214,7 @@ sub make_windows
 		{
 			$late = "${schema}_$number";
 			unshift @transactions, [ 'BEGIN', (map { change($tables, LATE_ID, 0) } 1 .. pick(1, 2, 3)), "PREPARE TRANSACTION '$late'" ];
-			@transactions = grep { "@$_" !~ /TRUNCATE/ } @transactions;
+			@transactions = grep { "@$_" !~ /TRUNCATE|ALTER/ } @transactions;
 		}
 		push @windows, \@transactions;
 	}
