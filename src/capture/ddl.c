@@ -114,6 +114,21 @@ tell_altered(const CqrsSource *source)
 }
 
 /*
+ * tell_unfit has the projections that read a source notice that it cannot be captured as it is, and says so.
+ */
+static void
+tell_unfit(const CqrsSource *source)
+{
+	char	   *readers = readers_of(source);
+
+	cqrs_capture_append_alter(source);
+	if (readers != NULL)
+		ereport(NOTICE,
+				(errmsg("projections that read \"%s\" will fail until that is taken back: %s", cqrs_name_shown(source->relation),
+						readers)));
+}
+
+/*
  * tell_unguarded notes that changes of one table of a source may go unseen from now on, and says so.  'how' restores what is missing.
  */
 static void
@@ -229,9 +244,11 @@ follow(List *sources, Oid tree, bool told)
 		CqrsSource *source = lfirst(cell);
 
 		place_triggers(source, tree);
-		if (told)
+		if (!cqrs_capture_warn(source->relation))
+			tell_unfit(source);
+		else if (told)
 			cqrs_capture_append_alter(source);
-		else if (!cqrs_capture_warn(source->relation) || !empty)
+		else if (!empty)
 			tell_altered(source);
 	}
 }
@@ -306,13 +323,10 @@ follow_subcommand(Oid table, const CollectedATSubcmd *part)
 	switch (command->subtype)
 	{
 		case AT_AttachPartition:
-			follow(attached_among(above(table)), other, false);
-			break;
 		case AT_DetachPartition:
-			follow(attached_among(above(table)), RangeVarGetRelid(partition->name, NoLock, false), partition->concurrent);
-			break;
 		case AT_DetachPartitionFinalize:
-			follow(attached_among(above(table)), RangeVarGetRelid(partition->name, NoLock, false), true);
+			other = RangeVarGetRelid(partition->name, NoLock, false);
+			follow(attached_among(above(table)), other, partition->concurrent || command->subtype == AT_DetachPartitionFinalize);
 			break;
 		case AT_AddInherit:
 		case AT_DropInherit:
@@ -352,14 +366,15 @@ follow_command(const CollectedCommand *command)
 			if (IsA(((CollectedATSubcmd *) lfirst(cell))->parsetree, AlterTableCmd))
 				follow_subcommand(command->d.alterTable.objectId, lfirst(cell));
 	}
-	else if (command->type == SCT_Simple && IsA(command->parsetree, RenameStmt))
+	else if (command->type == SCT_Simple)
 	{
-		if (command->d.simple.address.classId == TriggerRelationId)
-			check_name(command->d.simple.address.objectId);
+		const ObjectAddress *address = &command->d.simple.address;
+
+		if (IsA(command->parsetree, RenameStmt) && address->classId == TriggerRelationId)
+			check_name(address->objectId);
+		else if (IsA(command->parsetree, CreateStmt) || IsA(command->parsetree, CreateForeignTableStmt))
+			follow(attached_among(cqrs_tree_ancestors(address->objectId)), address->objectId, false);
 	}
-	else if (command->type == SCT_Simple && command->d.simple.address.classId == RelationRelationId)
-		follow(attached_among(cqrs_tree_ancestors(command->d.simple.address.objectId)), command->d.simple.address.objectId,
-			   false);
 }
 
 /*
