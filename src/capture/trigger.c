@@ -30,6 +30,18 @@ check_call(FunctionCallInfo fcinfo)
 }
 
 /*
+ * same_row tells whether two rows are the same, byte for byte.
+ */
+static inline bool
+same_row(HeapTuple left, HeapTuple right)
+{
+	return left->t_len == right->t_len &&
+		HeapTupleHeaderGetNatts(left->t_data) == HeapTupleHeaderGetNatts(right->t_data) &&
+		HeapTupleHasNulls(left) == HeapTupleHasNulls(right) &&
+		memcmp(left->t_data->t_bits, right->t_data->t_bits, left->t_len - SizeofHeapTupleHeader) == 0;
+}
+
+/*
  * same_value tells whether two values of a column are the same, byte for byte.
  *
  * Values stored out of line are not fetched: one that an update leaves alone stays where it is.
@@ -55,7 +67,8 @@ changes_watched(const CqrsCapturePlan *plan, TupleTableSlot *old_slot, TupleTabl
 {
 	bool		changed = false;
 
-	memset(noted, 0, CQRS_NOTED_SIZE(plan->imaging.nnoted));
+	if (plan->imaging.nnoted > 0)
+		memset(noted, 0, CQRS_NOTED_SIZE(plan->imaging.nnoted));
 	slot_getsomeattrs(old_slot, plan->deformed);
 	slot_getsomeattrs(new_slot, plan->deformed);
 	for (int i = 0; i < plan->nwatched; i++)
@@ -84,8 +97,10 @@ capture_update(const CqrsCapturePlan *plan, const TriggerData *trigger)
 	uint8		noted[CQRS_NOTED_SIZE(MaxHeapAttributeNumber)];
 	CqrsRow		old_row = {trigger->tg_trigtuple, trigger->tg_trigslot};
 	CqrsRow		new_row = {trigger->tg_newtuple, trigger->tg_newslot};
+	bool		changed = plan->imaging.whole ? !same_row(old_row.tuple, new_row.tuple) :
+		changes_watched(plan, old_row.slot, new_row.slot, noted);
 
-	if (changes_watched(plan, old_row.slot, new_row.slot, noted))
+	if (changed)
 		cqrs_outbox_append(CQRS_CHANGE_UPDATE, &plan->imaging, &old_row, &new_row, noted);
 }
 
