@@ -65,11 +65,24 @@ typedef struct Turn
 	List	   *relids;
 	LOCKMODE	mode;
 	int			wait_ms;
+	CqrsLocksList list;			/* what must still return the same once all are locked; or NULL */
+	void	   *argument;
 	Oid			current;
 } Turn;
 
 /*
+ * is_still tells whether what was locked is what is listed now.
+ */
+static bool
+is_still(const Turn *turn)
+{
+	return turn->list == NULL || equal(turn->relids, sorted_oids(turn->list(turn->argument)));
+}
+
+/*
  * lock_in_turn takes locks one by one, joining the queue for each for at most a moment.
+ *
+ * Errors: 55P03 if one cannot be had, or if the list has changed meanwhile.
  */
 static void
 lock_in_turn(void *argument)
@@ -92,19 +105,22 @@ lock_in_turn(void *argument)
 		LockTimeout = saved_timeout;
 	}
 	PG_END_TRY();
+	if (!is_still(turn))
+		ereport(ERROR,
+				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+				 errmsg("what is to be locked has changed meanwhile")));
 }
 
 /*
- * lock_queueing takes all of 'sorted', joining the queue for each for at most 'wait_ms'; if one cannot be had, it releases all.
+ * lock_queueing takes all of the turn's relations, joining the queue for each for a moment; if one cannot be had, it releases all.
  *
  * A lock that busy writers hold by turns is never free, so it must be queued for; they wait behind us no longer than that.  The server's lock
  * timeout is an error, hence the attempt, whose end also gives back the locks.
  */
 static bool
-lock_queueing(List *sorted, LOCKMODE mode, int wait_ms, Oid *blocked_on)
+lock_queueing(Turn *turn, Oid *blocked_on)
 {
-	Turn		turn = {.relids = sorted, .mode = mode, .wait_ms = wait_ms};
-	ErrorData  *error = cqrs_attempt(lock_in_turn, &turn, true);
+	ErrorData  *error = cqrs_attempt(lock_in_turn, turn, true);
 
 	if (error == NULL)
 		return true;
@@ -112,17 +128,27 @@ lock_queueing(List *sorted, LOCKMODE mode, int wait_ms, Oid *blocked_on)
 		ReThrowError(error);
 	FreeErrorData(error);
 	if (blocked_on)
-		*blocked_on = turn.current;
+		*blocked_on = turn->current;
 	return false;
 }
 
 /*
- * lock_sorted makes one try at all of 'sorted': true with all of them locked, or false with none.
+ * try_once makes one try at all of the turn's relations: true with all of them locked, or false with none.
  */
 static bool
-lock_sorted(List *sorted, LOCKMODE mode, int wait_ms, Oid *blocked_on)
+try_once(Turn *turn, Oid *blocked_on)
 {
-	return lock_at_once(sorted, mode) || lock_queueing(sorted, mode, wait_ms, blocked_on);
+	ListCell   *cell;
+
+	if (!lock_at_once(turn->relids, turn->mode))
+		return lock_queueing(turn, blocked_on);
+	if (is_still(turn))
+		return true;
+	foreach(cell, turn->relids)
+		UnlockRelationOid(lfirst_oid(cell), turn->mode);
+	if (blocked_on)
+		*blocked_on = linitial_oid(turn->relids);
+	return false;
 }
 
 /*
@@ -133,18 +159,18 @@ lock_sorted(List *sorted, LOCKMODE mode, int wait_ms, Oid *blocked_on)
 bool
 cqrs_locks_try(List *relids, LOCKMODE mode, int wait_ms, Oid *blocked_on)
 {
-	List	   *sorted = sorted_oids(relids);
-	bool		held = lock_sorted(sorted, mode, wait_ms, blocked_on);
+	Turn		turn = {.relids = sorted_oids(relids), .mode = mode, .wait_ms = wait_ms};
+	bool		held = try_once(&turn, blocked_on);
 	ListCell   *cell;
 
-	foreach(cell, sorted)
+	foreach(cell, turn.relids)
 	{
 		if (held && !SearchSysCacheExists1(RELOID, ObjectIdGetDatum(lfirst_oid(cell))))
 			ereport(ERROR,
 					(errcode(ERRCODE_UNDEFINED_TABLE),
 					 errmsg("relation with OID %u does not exist", lfirst_oid(cell))));
 	}
-	list_free(sorted);
+	list_free(turn.relids);
 	return held;
 }
 
@@ -154,20 +180,12 @@ cqrs_locks_try(List *relids, LOCKMODE mode, int wait_ms, Oid *blocked_on)
 static bool
 lock_listed(CqrsLocksList list, void *argument, LOCKMODE mode, int wait_ms, List **locked, Oid *blocked_on)
 {
-	List	   *sorted = sorted_oids(list(argument));
-	ListCell   *cell;
+	Turn		turn = {.mode = mode, .wait_ms = wait_ms, .list = list, .argument = argument};
 
-	if (!lock_sorted(sorted, mode, wait_ms, blocked_on))
-		return false;
+	turn.relids = sorted_oids(list(argument));
 	if (locked != NULL)
-		*locked = sorted;
-	if (equal(sorted, sorted_oids(list(argument))))
-		return true;
-	foreach(cell, sorted)
-		UnlockRelationOid(lfirst_oid(cell), mode);
-	if (blocked_on != NULL && sorted != NIL)
-		*blocked_on = linitial_oid(sorted);
-	return false;
+		*locked = turn.relids;
+	return try_once(&turn, blocked_on);
 }
 
 /*

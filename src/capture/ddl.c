@@ -326,7 +326,8 @@ follow_subcommand(Oid table, const CollectedATSubcmd *part)
 		case AT_DetachPartition:
 		case AT_DetachPartitionFinalize:
 			other = RangeVarGetRelid(partition->name, NoLock, false);
-			follow(attached_among(above(table)), other, partition->concurrent || command->subtype == AT_DetachPartitionFinalize);
+			follow(attached_among(above(table)), other,
+				   partition->concurrent || command->subtype == AT_DetachPartitionFinalize);
 			break;
 		case AT_AddInherit:
 		case AT_DropInherit:
