@@ -7,6 +7,7 @@
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
 #include "capture/parts.h"
 #include "commands/trigger.h"
 #include "fmgr.h"
@@ -86,6 +87,21 @@ changes_watched(const CqrsCapturePlan *plan, TupleTableSlot *old_slot, TupleTabl
 			noted[column->noted / 8] |= 1 << column->noted % 8;
 	}
 	return changed;
+}
+
+/*
+ * changes_anything tells whether an update changes any column: whether the bytes of the two rows differ, which need not be taken apart for that.
+ */
+static inline bool
+changes_anything(HeapTuple old_tuple, HeapTuple new_tuple)
+{
+	HeapTupleHeader left = old_tuple->t_data;
+	HeapTupleHeader right = new_tuple->t_data;
+
+	return old_tuple->t_len != new_tuple->t_len || left->t_hoff != right->t_hoff ||
+		HeapTupleHeaderGetNatts(left) != HeapTupleHeaderGetNatts(right) ||
+		HeapTupleHasNulls(old_tuple) != HeapTupleHasNulls(new_tuple) ||
+		memcmp(left->t_bits, right->t_bits, old_tuple->t_len - SizeofHeapTupleHeader) != 0;
 }
 
 /*

@@ -218,10 +218,15 @@ add_source(CqrsDraft *draft, int32 source)
 
 /*
  * cut_draft makes a draft of as many records from 'start' on as fit into a page, of one at least, up to 'limit'.
+ *
+ * Mostly a record has the shape of the one before it.
  */
 static void
 cut_draft(CqrsDraft *draft, Size start, Size limit)
 {
+	int32		last = -1;
+	Size		room = 0;
+
 	draft->start = start;
 	draft->end = start;
 	draft->changes = 0;
@@ -229,13 +234,17 @@ cut_draft(CqrsDraft *draft, Size start, Size limit)
 	while (draft->end < limit)
 	{
 		int32		shape;
-		const char *after = cqrs_record_skip(buffer.data + draft->end, &shape, NULL);
-		Size		end = after - buffer.data;
+		Size		end = cqrs_record_skip(buffer.data + draft->end, &shape, NULL) - buffer.data;
 		int			nsources = draft->nsources;
 
-		if (!add_source(draft, source_of(shape)))
-			break;
-		if (draft->changes > 0 && end - start > cqrs_chunk_room(draft->nsources))
+		if (draft->changes == 0 || shape != last)
+		{
+			if (!add_source(draft, source_of(shape)))
+				break;
+			room = cqrs_chunk_room(draft->nsources);
+			last = shape;
+		}
+		if (draft->changes > 0 && end - start > room)
 		{
 			draft->nsources = nsources;
 			break;

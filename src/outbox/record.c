@@ -8,6 +8,7 @@
 
 #include "access/xact.h"
 #include "outbox/parts.h"
+#include "port/pg_bitutils.h"
 
 #define MIN_SHARED 8			/* bytes worth the two numbers they cost */
 
@@ -79,6 +80,44 @@ cqrs_record_command(CqrsChangeKind kind, HeapTuple old_tuple, HeapTuple new_tupl
 }
 
 /*
+ * word_at returns the eight bytes at an address.
+ */
+static inline uint64
+word_at(const char *at)
+{
+	uint64		word;
+
+	memcpy(&word, at, sizeof(word));
+	return word;
+}
+
+/*
+ * equal_first returns how many bytes of two words that differ are equal at their beginning.
+ */
+static inline Size
+equal_first(uint64 left, uint64 right)
+{
+#ifdef WORDS_BIGENDIAN
+	return 7 - pg_leftmost_one_pos64(left ^ right) / 8;
+#else
+	return pg_rightmost_one_pos64(left ^ right) / 8;
+#endif
+}
+
+/*
+ * equal_last returns how many bytes of two words that differ are equal at their end.
+ */
+static inline Size
+equal_last(uint64 left, uint64 right)
+{
+#ifdef WORDS_BIGENDIAN
+	return pg_rightmost_one_pos64(left ^ right) / 8;
+#else
+	return 7 - pg_leftmost_one_pos64(left ^ right) / 8;
+#endif
+}
+
+/*
  * common_prefix returns how many bytes two strings share at their beginning.
  */
 static inline Size
@@ -86,8 +125,14 @@ common_prefix(const char *left, const char *right, Size limit)
 {
 	Size		length = 0;
 
-	while (length + sizeof(uint64) <= limit && memcmp(left + length, right + length, sizeof(uint64)) == 0)
-		length += sizeof(uint64);
+	for (; length + sizeof(uint64) <= limit; length += sizeof(uint64))
+	{
+		uint64		l = word_at(left + length);
+		uint64		r = word_at(right + length);
+
+		if (l != r)
+			return length + equal_first(l, r);
+	}
 	while (length < limit && left[length] == right[length])
 		length++;
 	return length;
@@ -101,9 +146,14 @@ common_suffix(const char *left, const char *right, Size limit)
 {
 	Size		length = 0;
 
-	while (length + sizeof(uint64) <= limit &&
-		   memcmp(left - length - sizeof(uint64), right - length - sizeof(uint64), sizeof(uint64)) == 0)
-		length += sizeof(uint64);
+	for (; length + sizeof(uint64) <= limit; length += sizeof(uint64))
+	{
+		uint64		l = word_at(left - length - sizeof(uint64));
+		uint64		r = word_at(right - length - sizeof(uint64));
+
+		if (l != r)
+			return length + equal_last(l, r);
+	}
 	while (length < limit && *(left - length - 1) == *(right - length - 1))
 		length++;
 	return length;
