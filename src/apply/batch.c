@@ -229,7 +229,7 @@ needs_full(const CqrsProgram *program, const CqrsWindow *window)
  * maintain brings the table from the checkpoint to the snapshot; returns the window, or NULL, having done nothing, while a restore goes on.
  *
  * 'captured' tells whether all sources were captured as the registry says the version asks, when the snapshot was taken.  If the program asks for something
- * else by now the registry learns of it here, and the window is not to be trusted.
+ * else by now the registry learns of it here, and if that is more the window is not to be trusted.
  *
  * A checkpoint of another database beside sources that are not captured is a restore that has not ended: a worker leaves it alone
  * until it has.  What it evaluated now would miss the tables that are still to be filled, and rows and triggers that it made
@@ -241,19 +241,19 @@ maintain(const CqrsVersion *version, const CqrsCheckpoint *checkpoint, CqrsBatch
 	CqrsProgramEntry *entry;
 	const CqrsProgram *program;
 	CqrsWindow *window;
-	bool		recorded;
+	CqrsNeeds	needs;
 
 	PushActiveSnapshot(batch->snapshot);
 	entry = cqrs_program_entry(version);
 	program = cqrs_program_of(entry);
-	recorded = cqrs_needs_recorded(version, program);
-	captured = captured && recorded;
+	needs = cqrs_needs_compare(version, program);
+	captured = captured && needs != CQRS_NEEDS_MORE;
 	if (!captured && !checkpoint->ours && !batch->wait)
 	{
 		PopActiveSnapshot();
 		return NULL;
 	}
-	if (!recorded)
+	if (needs != CQRS_NEEDS_RECORDED)
 		cqrs_needs_record(version, program);
 	for (int i = 0; i < program->nsources; i++)
 		if (program->sources[i].direct)

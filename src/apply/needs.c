@@ -25,26 +25,26 @@ needs_of(List *rows, Oid relation)
 }
 
 /*
- * cqrs_needs_recorded tells whether the registry says of a version what its program asks for.
+ * cqrs_needs_compare compares what the registry says of a version with what its program asks for.
  *
  * Asked of what the definition reads: what the registry says of it may not have been restored yet.
  */
-bool
-cqrs_needs_recorded(const CqrsVersion *version, const CqrsProgram *program)
+CqrsNeeds
+cqrs_needs_compare(const CqrsVersion *version, const CqrsProgram *program)
 {
 	List	   *rows = cqrs_version_source_list(version->id);
+	bool		equal = list_length(rows) == program->nsources;
 
-	if (list_length(rows) != program->nsources)
-		return false;
 	for (int i = 0; i < program->nsources; i++)
 	{
-		const CqrsVersionSource *row = needs_of(rows, program->sources[i].relation);
+		const CqrsProgramSource *source = &program->sources[i];
+		const CqrsVersionSource *row = needs_of(rows, source->relation);
 
-		if (row == NULL || !bms_equal(row->watched, program->sources[i].watched) ||
-			!bms_equal(row->imaged, program->sources[i].imaged))
-			return false;
+		if (row == NULL || !bms_is_subset(source->watched, row->watched) || !bms_is_subset(source->imaged, row->imaged))
+			return CQRS_NEEDS_MORE;
+		equal = equal && bms_equal(row->watched, source->watched) && bms_equal(row->imaged, source->imaged);
 	}
-	return true;
+	return equal ? CQRS_NEEDS_RECORDED : CQRS_NEEDS_LESS;
 }
 
 /*

@@ -76,7 +76,13 @@ extern CqrsWindow *cqrs_delta_read(const CqrsProgram *program, int32 version, Sn
 /* ---- needs.c: what a version asks of capture ---- */
 
 /* Does the registry say of the version what its program asks for?  And have it say so. */
-extern bool cqrs_needs_recorded(const CqrsVersion *version, const CqrsProgram *program);
+typedef enum CqrsNeeds
+{
+	CQRS_NEEDS_RECORDED,
+	CQRS_NEEDS_LESS,			/* it says more */
+	CQRS_NEEDS_MORE				/* so the version may not have been captured for what it needs */
+} CqrsNeeds;
+extern CqrsNeeds cqrs_needs_compare(const CqrsVersion *version, const CqrsProgram *program);
 extern void cqrs_needs_record(const CqrsVersion *version, const CqrsProgram *program);
 
 /* ---- strategy.c: statements in order ---- */

@@ -283,7 +283,7 @@ lock_unwanted(const CqrsSource *seen)
 }
 
 /*
- * cqrs_capture_release empties the plans of sources that nothing asks for, and makes one try to drop their triggers; those of others shrink.
+ * cqrs_capture_release empties the plans of sources that nothing asks for, and makes one try to drop their triggers.
  */
 void
 cqrs_capture_release(void)
@@ -302,7 +302,6 @@ cqrs_capture_release(void)
 		source->attached = false;
 		cqrs_source_update(source);
 	}
-	cqrs_capture_shrink();
 	(void) cqrs_capture_tidy();
 }
 
@@ -352,7 +351,8 @@ tidy_source(const CqrsSource *seen)
 }
 
 /*
- * cqrs_capture_tidy drops triggers that serve no source, each table's in one short try; true if some are left.
+ * cqrs_capture_tidy has sources captured for no more than is asked of them, and drops triggers that serve none, each table's in one short try; true if
+ * some are left.
  *
  * Within a transaction block it leaves them all: the table would stay locked until the block's end.
  */
@@ -364,6 +364,7 @@ cqrs_capture_tidy(void)
 	ListCell   *cell;
 
 	cqrs_identity_enter_system(&identity);
+	cqrs_capture_shrink();
 	foreach(cell, cqrs_source_list())
 		tidy_source(lfirst(cell));
 	foreach(cell, cqrs_capture_list_triggers())

@@ -35,8 +35,9 @@ extern void cqrs_capture_demand(const CqrsSource *source, Bitmapset **watched, B
 extern void cqrs_capture_release(void);
 
 /*
- * Drop the triggers of released sources, without waiting longer than a short try; true if any are left for later.  A source's row stays as long as
- * its table, since chunks name it.  Within a transaction block it drops nothing: the table would be locked to the block's end.
+ * Have sources captured for no more than is asked of them, and drop the triggers of released ones, without waiting longer than a short try; true if
+ * any are left for later.  A source's row stays as long as its table, since chunks name it.  Within a transaction block no trigger is dropped: the
+ * table would be locked to the block's end.
  */
 extern bool cqrs_capture_tidy(void);
 

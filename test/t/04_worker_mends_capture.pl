@@ -90,5 +90,24 @@ $writer->quit;
 all_well('after the writer ended');
 by_windows('in the end');
 is($node->safe_psql('postgres', q{SELECT count(*) FROM cqrs.history WHERE event = 'stale' AND projection::text = 'page'}) > 0, 1, 'history tells');
+
+# A view that a query reads begins to read a column that nobody has captured until now; a writer that stays open keeps that from being mended for a while.
+$node->safe_psql('postgres', q{ALTER TABLE kind ADD COLUMN rank integer DEFAULT 1; CREATE VIEW shown AS SELECT id, label FROM kind});
+$queries{shorts} = 'SELECT id, label FROM shown';
+$node->safe_psql('postgres', "SELECT cqrs.create_projection('shorts', '$queries{shorts}')");
+all_well('before the view is replaced');
+$writer = $node->background_psql('postgres');
+$writer->query_safe(q{BEGIN; UPDATE kind SET rank = 2 WHERE id = 1});
+$node->safe_psql('postgres', q{CREATE OR REPLACE VIEW shown AS SELECT id, label || rank AS label FROM kind});
+$node->safe_psql('postgres', q{UPDATE kind SET rank = 3 WHERE id = 2});
+$writer->query_safe(q{UPDATE kind SET rank = 4 WHERE id = 3});
+ok(caught_up($node, 'page'), 'others go on');
+$writer->query_safe('COMMIT');
+$writer->quit;
+ok(defined until_true($node, q{SELECT 'rank' = ANY (watched) FROM cqrs.sources WHERE source = 'kind'::regclass}, 10), 'the column is captured then');
+ok(defined until_true($node, q{SELECT status = 'running' FROM cqrs.versions WHERE projection = 'shorts'::regclass}, 10), 'and the read model trusts its window');
+all_well('after the view was replaced');
+$node->safe_psql('postgres', q{UPDATE kind SET rank = 5 WHERE id = 4});
+all_well('after the column that it reads was changed');
 $node->stop;
 done_testing();
