@@ -22,7 +22,7 @@ use constant {
 
 # SQLSTATEs of errors that random statements may well meet.
 my %expected = map { $_ => 1 } qw(
-  21000 22P02 23502 23503 23505 23514 25001 25006 25P01 25P02 27000 2BP01 2D000 34000 3B001 40001 40P01 42701 42703 42704 42710 42804 42P01 42P07 42P16 42P17 55000 55006 55P03
+  21000 22P02 23502 23503 23505 23514 25001 25006 25P01 25P02 27000 2BP01 2D000 34000 3B001 40001 40P01 42701 42703 42704 42710 42804 42809 42P01 42P07 42P16 42P17 55000 55006 55P03
   0A000 428C9 22003 P0001 42611 24000 22001 22023);
 
 my $seconds = $ARGV[0] // $ENV{SECONDS} // 30;
@@ -197,7 +197,7 @@ sub triggers
 
 	foreach my $leaf (@{ $table->{leaves} })
 	{
-		push @result, trigger($table, $leaf, "AFTER INSERT OR UPDATE OR DELETE ON $leaf FOR EACH ROW EXECUTE FUNCTION fuzz.log_change('$name', 'more')") unless $moves;
+		push @result, trigger($table, $leaf, "AFTER INSERT OR UPDATE OR DELETE ON $leaf FOR EACH ROW EXECUTE FUNCTION fuzz.log_change('$name', 'more', 'gone')") unless $moves;
 		push @result, trigger($table, $leaf, "AFTER TRUNCATE ON $leaf EXECUTE FUNCTION fuzz.log_change('$name')");
 		push @result, "CREATE TRIGGER stamp BEFORE INSERT OR UPDATE ON $leaf FOR EACH ROW EXECUTE FUNCTION fuzz.stamp()" if $table->{stamped} && !$moves;
 	}
@@ -224,7 +224,7 @@ sub create_table
 	  . ($table->{kind} eq 'plain' && !($table->{target} = chance(0.8)) ? ' DEFERRABLE INITIALLY ' . pick('IMMEDIATE', 'DEFERRED') : '') if $table->{key};
 	if (chance(0.3) && (@parents = grep { $_->{target} } @parents))
 	{
-		push @{ $table->{columns} }, { name => 'up' };
+		push @{ $table->{columns} }, { name => 'up', type => 'integer' };
 		push @columns, 'up integer DEFAULT floor(random() * 8) REFERENCES ' . pick(@parents)->{name} . ' ON UPDATE CASCADE ON DELETE ' . pick('CASCADE', 'SET NULL')
 		  . pick('', ' DEFERRABLE INITIALLY DEFERRED');
 	}
@@ -373,6 +373,27 @@ sub change
 	return insert($table, $into);
 }
 
+# The statement that creates a read model.
+sub create_model
+{
+	my ($model) = @_;
+
+	return "SELECT cqrs.create_projection('$model->{name}', \$q\$$model->{query}\$q\$) \\g /dev/null";
+}
+
+# Partitions and children that leave and come back, with what was written to them meanwhile.
+sub regroup
+{
+	my ($table) = @_;
+	my $name = $table->{name};
+	my ($leaf, $leave, $come) = $table->{kind} eq 'parent'
+	  ? ("${name}_child", "ALTER TABLE ${name}_child NO INHERIT $name", "ALTER TABLE ${name}_child INHERIT $name")
+	  : ("${name}_1", "ALTER TABLE $name DETACH PARTITION ${name}_1", "ALTER TABLE $name ATTACH PARTITION ${name}_1 FOR VALUES IN (1)");
+	my @meanwhile = ("INSERT INTO $leaf (id, part) VALUES (" . int(rand(12)) . ', 1)', remove($table, $leaf), insert($table, $name));
+
+	return pick([$leave], [$come], [ $leave, $come ], [ $leave, pick(@meanwhile), $come ], [ $leave, @meanwhile ], ["TRUNCATE $leaf"]);
+}
+
 # Statements that belong together.
 sub group
 {
@@ -385,6 +406,7 @@ sub group
 	return change($tables) if $luck < 0.82;
 	return "SELECT fuzz.shake('$name')" if $luck < 0.86;
 	return "SELECT fuzz.alter('$name')" if $luck < 0.885 && $round->{ddl};
+	return @{ regroup($table) } if $luck < 0.895 && $round->{ddl} && $table->{kind} ne 'plain';
 	return ("DECLARE c CURSOR FOR SELECT id FROM $name WHERE " . some_rows($name) . ' FOR UPDATE', 'FETCH 1 FROM c',
 		"UPDATE $name SET " . assignments($table, '') . ' WHERE CURRENT OF c', 'FETCH 1 FROM c', "DELETE FROM $name WHERE CURRENT OF c", 'CLOSE c') if $luck < 0.91;
 	return sprintf('DO $$BEGIN FOR turn IN 1 .. %d LOOP BEGIN %s; %s; IF turn %% %d = 0 THEN RAISE EXCEPTION \'undone\'; END IF; '
@@ -415,6 +437,18 @@ sub block
 	return @statements;
 }
 
+# A read model that comes while others write, so that more of a source is watched and imaged, or one that goes.
+sub late_model
+{
+	my ($round, $gid) = @_;
+	my ($model) = models(pick(@{ $round->{tables} }));
+	my @late = grep { $_->{late} } @{ $round->{models} };
+
+	return "SELECT cqrs.drop_projection('" . pick(@late)->{name} . "') \\g /dev/null" if @late && chance(0.3);
+	push @{ $round->{models} }, { name => "late_$gid", query => $model->{query}, late => 1 };
+	return create_model($round->{models}[-1]), 'SELECT cqrs.drain() \g /dev/null';
+}
+
 # A transaction: its statements.
 sub transaction
 {
@@ -426,6 +460,7 @@ sub transaction
 	return (group($round)) if $luck < 0.1;
 	return ('DO $$BEGIN ' . join(' ', map { change($tables) . '; ' . pick('COMMIT', 'ROLLBACK', 'COMMIT') . ';' } 1 .. 3) . ' END$$') if $luck < 0.13;
 	return ('SELECT cqrs.drain() \g /dev/null') if $luck < 0.16 && $round->{read};
+	return late_model($round, $gid) if $luck < 0.19 && $round->{grows} && chance(0.6);
 	return ("SET cqrs.buffer_size = '" . pick('8kB', '64kB', '256kB') . q{'}) if $luck < 0.18 && $round->{tiny};
 	if ($luck < 0.19)
 	{
@@ -479,6 +514,7 @@ sub make_round
 	$round{read} = chance(0.5);
 	$round{goes_on} = chance(0.7);
 	$round{tiny} = chance(0.5);
+	$round{grows} = $round{read} && chance(0.4);
 	$round{setup} = [ 'CREATE SCHEMA app', 'CREATE SCHEMA elsewhere' ];
 	foreach my $name (map { "t$_" } 0 .. 1 + int(rand(3)))
 	{
@@ -488,14 +524,19 @@ sub make_round
 		push @tables, $table;
 	}
 	$round{tables} = \@tables;
-	push @{ $round{setup} }, map { "SELECT cqrs.capture('$_->{name}') \\g /dev/null" } @tables;
+	$round{writing_triggers} = grep { /FUNCTION fuzz.(?:again|other)/ } @{ $round{setup} };
+	$_->{whole} = !$round{read} || chance(0.5) foreach @tables;
+	push @{ $round{setup} }, map { "SELECT cqrs.capture('$_->{name}') \\g /dev/null" } grep { $_->{whole} } @tables;
 	push @{ $round{models} }, map { models($_) } grep { $round{read} } @tables;
 	foreach my $at (0 .. $#{ $round{models} })
 	{
 		$round{models}[$at]{name} = "m$at";
-		push @{ $round{setup} }, "SELECT cqrs.create_projection('m$at', \$q\$$round{models}[$at]{query}\$q\$) \\g /dev/null";
+		push @{ $round{setup} }, create_model($round{models}[$at]);
 	}
 	push @{ $round{setup} }, 'SELECT cqrs.drain() \g /dev/null' if $round{read};
+	push @{ $round{setup} }, map { "UPDATE fuzz.root SET imaged = s.imaged, watched = s.watched FROM cqrs.sources AS s WHERE s.source = relation AND label = '$_->{name}'" }
+	  grep { !$_->{whole} } @tables;
+	push @{ $round{setup} }, map { "DELETE FROM fuzz.root WHERE label = '$_->{name}'" } grep { !$_->{whole} && $round{grows} } @tables;
 	$round{scripts} = [ map { session(\%round, $_) } 1 .. $round{sessions} ];
 	return \%round;
 }
@@ -571,7 +612,7 @@ sub wrong_order
 		next if $lost_track{$label};
 		if ($old ne '' && !delete $live{$label}{$old})
 		{
-			push @wrong, "$position: $kind of a row of $label that is not there: $old" unless $round->{tiny};
+			push @wrong, "$position: $kind of a row of $label that is not there: $old" unless $round->{writing_triggers};
 			$ended{"$label $old $xid"} = $position;
 		}
 		$live{$label}{$new} = 1 if $new ne '' && !delete $ended{"$label $new $xid"};
@@ -599,9 +640,9 @@ sub differences_found
 		die "$_[0]: $errors\n" if $errors;
 		return $output;
 	};
-	my @stamped = grep { $_->{stamped} } @{ $round->{tables} };
+	my @stamped = grep { $_->{stamped} && $_->{whole} } @{ $round->{tables} };
 	my $labels = join(', ', map { $_->{name} } @stamped);
-	my @wrong = split(/\n/, $ask->('SELECT what, xid, label, kind, left(old_row::text, 300), left(new_row::text, 300) FROM fuzz.difference ORDER BY xid LIMIT ' . SHOWN));
+	my @wrong = split(/\n/, $ask->('SELECT what, xid, label, kind, fuzz.brief(old_row), fuzz.brief(new_row) FROM fuzz.difference ORDER BY xid LIMIT ' . SHOWN));
 
 	$round->{trees} = { map { $_->{name} => 1 } grep { $_->{kind} ne 'plain' } @stamped };
 	my ($live, $lost_track, @order) = wrong_order($round, $ask->(qq{SELECT position, xid, label, kind, old_row ->> 'stamp', new_row ->> 'stamp'
@@ -617,6 +658,7 @@ sub differences_found
 	$seen{changes} += $ask->('SELECT count(*) FROM fuzz.log');
 	foreach my $model (@{ $round->{models} })
 	{
+		next if $model->{late} && $ask->("SELECT to_regclass('$model->{name}') IS NULL") eq 't';
 		eval { $ask->("SELECT cqrs.drain('$model->{name}')") };
 		push @wrong, $@ if $@;
 		push @wrong, "$model->{name} differs: $model->{query}" unless $@ || $ask->(qq{SELECT count(*)
