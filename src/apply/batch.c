@@ -247,12 +247,13 @@ maintain(const CqrsVersion *version, const CqrsCheckpoint *checkpoint, CqrsBatch
 	entry = cqrs_program_entry(version);
 	program = cqrs_program_of(entry);
 	needs = cqrs_needs_compare(version, program);
-	captured = captured && needs != CQRS_NEEDS_MORE;
+	captured = captured && needs != CQRS_NEEDS_OTHERS;
 	if (!captured && !checkpoint->ours && !batch->wait)
 	{
 		PopActiveSnapshot();
 		return NULL;
 	}
+	captured = captured && needs != CQRS_NEEDS_MORE;
 	if (needs != CQRS_NEEDS_RECORDED)
 		cqrs_needs_record(version, program);
 	for (int i = 0; i < program->nsources; i++)

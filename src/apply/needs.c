@@ -34,16 +34,20 @@ cqrs_needs_compare(const CqrsVersion *version, const CqrsProgram *program)
 {
 	List	   *rows = cqrs_version_source_list(version->id);
 	bool		equal = list_length(rows) == program->nsources;
+	bool		more = false;
 
 	for (int i = 0; i < program->nsources; i++)
 	{
 		const CqrsProgramSource *source = &program->sources[i];
 		const CqrsVersionSource *row = needs_of(rows, source->relation);
 
-		if (row == NULL || !bms_is_subset(source->watched, row->watched) || !bms_is_subset(source->imaged, row->imaged))
-			return CQRS_NEEDS_MORE;
+		if (row == NULL)
+			return CQRS_NEEDS_OTHERS;
+		more = more || !bms_is_subset(source->watched, row->watched) || !bms_is_subset(source->imaged, row->imaged);
 		equal = equal && bms_equal(row->watched, source->watched) && bms_equal(row->imaged, source->imaged);
 	}
+	if (more)
+		return CQRS_NEEDS_MORE;
 	return equal ? CQRS_NEEDS_RECORDED : CQRS_NEEDS_LESS;
 }
 

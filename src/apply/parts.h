@@ -80,7 +80,8 @@ typedef enum CqrsNeeds
 {
 	CQRS_NEEDS_RECORDED,
 	CQRS_NEEDS_LESS,			/* it says more */
-	CQRS_NEEDS_MORE				/* so the version may not have been captured for what it needs */
+	CQRS_NEEDS_MORE,			/* so the version may not have been captured for what it needs */
+	CQRS_NEEDS_OTHERS			/* the registry does not know, or not yet, that it reads a source */
 } CqrsNeeds;
 extern CqrsNeeds cqrs_needs_compare(const CqrsVersion *version, const CqrsProgram *program);
 extern void cqrs_needs_record(const CqrsVersion *version, const CqrsProgram *program);
