@@ -90,21 +90,6 @@ changes_watched(const CqrsCapturePlan *plan, TupleTableSlot *old_slot, TupleTabl
 }
 
 /*
- * changes_anything tells whether an update changes any column: whether the bytes of the two rows differ, which need not be taken apart for that.
- */
-static inline bool
-changes_anything(HeapTuple old_tuple, HeapTuple new_tuple)
-{
-	HeapTupleHeader left = old_tuple->t_data;
-	HeapTupleHeader right = new_tuple->t_data;
-
-	return old_tuple->t_len != new_tuple->t_len || left->t_hoff != right->t_hoff ||
-		HeapTupleHeaderGetNatts(left) != HeapTupleHeaderGetNatts(right) ||
-		HeapTupleHasNulls(old_tuple) != HeapTupleHasNulls(new_tuple) ||
-		memcmp(left->t_bits, right->t_bits, old_tuple->t_len - SizeofHeapTupleHeader) != 0;
-}
-
-/*
  * capture_update captures an update, unless it changes no watched column.
  */
 static void
