@@ -12,13 +12,14 @@ use Test::More;
 # A copy that nobody writes to is found by the next look around.
 my $node = new_server('dump', q{cqrs.naptime = '2s'});
 my $pages = 'SELECT s.id, s.amount, o.name FROM shop.sale s LEFT JOIN shop.office o ON o.id = s.office';
+my $visits = 'SELECT day, count(*) AS visits, min(page) AS first FROM shop.visit GROUP BY day';
 my $totals = 'SELECT office, count(*) AS sales, sum(amount) AS total FROM shop.sale GROUP BY office';
 
 sub equal_in
 {
 	my ($database, $when) = @_;
 
-	foreach my $view ([ 'shop.pages', $pages ], [ 'shop."Totals"', $totals ])
+	foreach my $view ([ 'shop.pages', $pages ], [ 'shop."Totals"', $totals ], [ 'shop.visits', $visits ])
 	{
 		ok(caught_up($node, $view->[0], $database), "$view->[0] catches up $when");
 		is_equal($node, @$view, "$view->[0] is right $when", $database);
@@ -36,15 +37,22 @@ $node->safe_psql('postgres', qq{
 	INSERT INTO shop.sale SELECT i, 1 + i % 5, i FROM generate_series(1, 200) i;
 	SELECT cqrs.create_projection('shop.pages', '$pages', key => ARRAY['id'], indexes => ARRAY['(name)'], max_lag => '1 min', description => 'dumped');
 	SELECT cqrs.create_projection('shop."Totals"', '$totals');
+	CREATE TABLE shop.visit (id integer PRIMARY KEY, day integer, page text) PARTITION BY RANGE (id);
+	CREATE TABLE shop.visit_1 PARTITION OF shop.visit FOR VALUES FROM (0) TO (100);
+	CREATE TABLE shop.visit_2 (page text, id integer NOT NULL, day integer);
+	ALTER TABLE shop.visit ATTACH PARTITION shop.visit_2 FOR VALUES FROM (100) TO (200);
+	INSERT INTO shop.visit SELECT i, i % 7, 'page ' || i FROM generate_series(1, 99) i;
+	SELECT cqrs.create_projection('shop.visits', '$visits');
 	GRANT SELECT ON shop.pages TO reader;
 	COMMENT ON VIEW shop.pages IS 'a comment';});
 equal_in('postgres', 'at first');
 
 # With changes pending, and written to by the copy's own transactions before anybody looks.
-$node->safe_psql('postgres', q{SELECT cqrs.pause('shop.pages'); UPDATE shop.sale SET amount = amount + 1000 WHERE id <= 50; DELETE FROM shop.office WHERE id = 9});
+$node->safe_psql('postgres', q{SELECT cqrs.pause('shop.pages'); UPDATE shop.sale SET amount = amount + 1000 WHERE id <= 50; DELETE FROM shop.office WHERE id = 9;
+	SELECT cqrs.pause('shop.visits'); UPDATE shop.visit SET id = id + 100, page = 'moved' WHERE id % 3 = 0});
 my $dump = PostgreSQL::Test::Utils::tempdir() . '/dump.sql';
 command_ok([ 'pg_dump', '-f', $dump, $node->connstr('postgres') ], 'the database is dumped');
-$node->safe_psql('postgres', q{SELECT cqrs.resume('shop.pages')});
+$node->safe_psql('postgres', q{SELECT cqrs.resume('shop.pages'), cqrs.resume('shop.visits')});
 
 foreach my $copy ('copy_one', 'copy_two')
 {
@@ -52,22 +60,24 @@ foreach my $copy ('copy_one', 'copy_two')
 	# The second is restored with no worker beside it, then changed, then looked at.
 	$node->safe_psql('postgres', "ALTER DATABASE $copy SET cqrs.max_workers = 0") if $copy eq 'copy_two';
 	command_ok([ 'psql', '-X', '-q', '-v', 'ON_ERROR_STOP=1', '-f', $dump, $node->connstr($copy) ], "$copy is restored without an error");
-	is($node->safe_psql($copy, q{SELECT count(*) FROM cqrs.projections}), 2, "$copy has the projections");
+	is($node->safe_psql($copy, q{SELECT count(*) FROM cqrs.projections}), 3, "$copy has the projections");
 	is($node->safe_psql($copy, q{SELECT max_lag || ' ' || description FROM cqrs.projections WHERE projection = 'shop.pages'::regclass}), '00:01:00 dumped', 'with what they are');
 	is($node->safe_psql($copy, q{SELECT status || ' ' || state FROM cqrs.versions WHERE projection = 'shop.pages'::regclass}), 'paused serving', 'a paused one is paused still');
-	$node->safe_psql($copy, q{INSERT INTO shop.sale SELECT i, 1, 5 FROM generate_series(1000, 1050) i; UPDATE shop.office SET name = 'moved' WHERE id = 2; DELETE FROM shop.sale WHERE id BETWEEN 60 AND 80});
+	$node->safe_psql($copy, q{INSERT INTO shop.sale SELECT i, 1, 5 FROM generate_series(1000, 1050) i; UPDATE shop.office SET name = 'moved' WHERE id = 2; DELETE FROM shop.sale WHERE id BETWEEN 60 AND 80;
+		CREATE TABLE shop.visit_3 PARTITION OF shop.visit DEFAULT; UPDATE shop.visit SET id = id + 300 WHERE id % 4 = 0; DELETE FROM shop.visit_2 WHERE id < 110});
 	if ($copy eq 'copy_two')
 	{
 		is($node->safe_psql($copy, q{SELECT status FROM cqrs.versions WHERE projection = 'shop."Totals"'::regclass}), 'stale', 'a version that finds itself elsewhere is stale');
 		is($node->safe_psql($copy, q{SELECT pending IS NULL OR health IN ('stale', 'no worker') FROM cqrs.lag WHERE projection = 'shop."Totals"'::regclass}), 't', 'and does not say that nothing is pending');
 		$node->safe_psql('postgres', "ALTER DATABASE $copy RESET cqrs.max_workers");
 	}
-	$node->safe_psql($copy, q{SELECT cqrs.resume('shop.pages')});
+	$node->safe_psql($copy, q{SELECT cqrs.resume('shop.pages'), cqrs.resume('shop.visits')});
 	equal_in($copy, "in $copy");
 	is($node->safe_psql($copy, q{SELECT string_agg(DISTINCT status, ' ') FROM cqrs.versions}), 'running', 'and running again');
 	is($node->safe_psql($copy, q{SELECT count(*) FROM pg_stat_user_indexes WHERE schemaname LIKE 'cqrs\_pages%'}), 2, 'its indexes are there');
 	is($node->safe_psql($copy, q{SELECT has_table_privilege('reader', 'shop.pages', 'SELECT') AND obj_description('shop.pages'::regclass) = 'a comment'}), 't', 'grants and comments, too');
-	$node->safe_psql($copy, q{UPDATE shop.sale SET office = 6 - office WHERE id % 3 = 0; INSERT INTO shop.sale VALUES (2000, 3, 1)});
+	$node->safe_psql($copy, q{UPDATE shop.sale SET office = 6 - office WHERE id % 3 = 0; INSERT INTO shop.sale VALUES (2000, 3, 1);
+		UPDATE shop.visit SET day = 1 WHERE id % 5 = 0; ALTER TABLE shop.visit DETACH PARTITION shop.visit_3});
 	equal_in($copy, "in $copy, after more changes");
 	is($node->safe_psql($copy, q{SELECT watched @> '{id,office,amount}' AND imaged @> '{id,office}' FROM cqrs.sources WHERE source = 'shop.sale'::regclass}), 't',
 		'what is captured goes by the columns as they are numbered now');
