@@ -142,7 +142,7 @@ SELECT project('alone', 'SELECT id AS key, name, v FROM ONLY base', NULL);
 SELECT project('others', 'SELECT id AS key, v, extra FROM other_base', '{key}');
 SELECT project('lower', 'SELECT id AS key, note, v FROM child', '{key}');
 SELECT project('mixed', 'SELECT b.id AS key, b.name, o.v FROM base AS b LEFT JOIN ONLY base AS o ON o.id = b.id', '{key}');
-SELECT project('outer', 'SELECT b.id AS key, o.id AS alone FROM region AS b LEFT JOIN ONLY base AS o ON o.id = b.id', '{key}');
+SELECT project('outer', 'SELECT b.id AS key, o.id AS alone FROM region AS b LEFT JOIN ONLY base AS o ON o.id = b.id', '{key,alone}');
 SELECT cqrs.drain();
 SELECT * FROM followed();
 INSERT INTO below (id, name, v, note, extra, own) VALUES (5, 'five', 5, 'n5', 'e5', 'o5');
