@@ -394,6 +394,19 @@ sub regroup
 	return pick([$leave], [$come], [ $leave, $come ], [ $leave, pick(@meanwhile), $come ], [ $leave, @meanwhile ], ["TRUNCATE $leaf"]);
 }
 
+# A trigger that comes or goes and changes rows before they are written; triggers switched off, ours among them, and on again.
+sub meddle
+{
+	my ($round, $table) = @_;
+	my $name = $table->{name};
+	my $leaf = $table->{kind} eq 'plain' || chance(0.5) ? $name : pick(@{ $table->{leaves} });
+	my $blind = !$table->{whole} && $round->{grows};
+
+	return pick(["CREATE TRIGGER meddle BEFORE UPDATE ON $leaf FOR EACH ROW EXECUTE FUNCTION fuzz.meddle()"], ["DROP TRIGGER meddle ON $leaf"],
+		["ALTER TABLE $leaf DISABLE TRIGGER meddle"], ["ALTER TABLE $leaf ENABLE ALWAYS TRIGGER meddle"],
+		$blind ? ([ "ALTER TABLE $leaf DISABLE TRIGGER ALL", change([$table]), "ALTER TABLE $leaf ENABLE TRIGGER ALL" ], ["ALTER TABLE $leaf DISABLE TRIGGER USER"]) : ());
+}
+
 # Statements that belong together.
 sub group
 {
@@ -407,8 +420,9 @@ sub group
 	return "SELECT fuzz.shake('$name')" if $luck < 0.86;
 	return "SELECT fuzz.alter('$name')" if $luck < 0.885 && $round->{ddl};
 	return @{ regroup($table) } if $luck < 0.895 && $round->{ddl} && $table->{kind} ne 'plain';
+	return @{ meddle($round, $table) } if $luck < 0.9 && $round->{ddl} && $table->{stamped};
 	return ("DECLARE c CURSOR FOR SELECT id FROM $name WHERE " . some_rows($name) . ' FOR UPDATE', 'FETCH 1 FROM c',
-		"UPDATE $name SET " . assignments($table, '') . ' WHERE CURRENT OF c', 'FETCH 1 FROM c', "DELETE FROM $name WHERE CURRENT OF c", 'CLOSE c') if $luck < 0.91;
+		"UPDATE $name SET " . assignments($table, '') . ' WHERE CURRENT OF c', 'FETCH 1 FROM c', "DELETE FROM $name WHERE CURRENT OF c", 'CLOSE c') if $luck < 0.92;
 	return sprintf('DO $$BEGIN FOR turn IN 1 .. %d LOOP BEGIN %s; %s; IF turn %% %d = 0 THEN RAISE EXCEPTION \'undone\'; END IF; '
 		  . 'EXCEPTION WHEN raise_exception OR integrity_constraint_violation THEN %s; END; END LOOP; END$$',
 		1 + rand(5), change($tables), change($tables), 1 + rand(3), chance(0.5) ? 'NULL' : change($tables)) if $luck < 0.96;
@@ -498,6 +512,8 @@ sub models
 	my @queries = ("SELECT part, count(*) AS n, count($column) AS filled FROM $name GROUP BY part", "SELECT left($column\::text, 200) AS value, count(*) AS n FROM $name GROUP BY 1",
 		"SELECT id, array_agg(part ORDER BY part) AS parts, min(length($column\::text)) AS shortest FROM $name GROUP BY id");
 
+	push @queries, ("SELECT part, count(*) AS n, sum(again) AS again FROM $name GROUP BY part") x 2 if $table->{stamped};
+
 	return map { { query => $_ } } (shuffle(@queries))[ 0 .. int(rand(2)) ];
 }
 
@@ -514,6 +530,7 @@ sub make_round
 	$round{read} = chance(0.5);
 	$round{goes_on} = chance(0.7);
 	$round{tiny} = chance(0.5);
+	$round{rotates} = chance(0.5);
 	$round{grows} = $round{read} && chance(0.4);
 	$round{setup} = [ 'CREATE SCHEMA app', 'CREATE SCHEMA elsewhere' ];
 	foreach my $name (map { "t$_" } 0 .. 1 + int(rand(3)))
@@ -677,6 +694,7 @@ sub test_round
 
 	$node->safe_psql('postgres', "CREATE DATABASE $round->{database} TEMPLATE fuzz");
 	$node->safe_psql('postgres', "ALTER DATABASE $round->{database} SET TimeZone = 'UTC'");
+	$node->safe_psql('postgres', "ALTER DATABASE $round->{database} SET cqrs.segment_size = '64kB'") if $round->{rotates};
 	@setup = run($round, 1, $round->{setup});
 	if ($setup[0]{errors} =~ /ERROR/)
 	{

@@ -59,6 +59,17 @@ BEGIN
     RETURN NULL;
 END$$;
 
+-- Changes, before it is written, what the statement does not speak of.
+CREATE FUNCTION fuzz.meddle() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF new.id % 3 = 1 THEN
+        new.again := coalesce(new.again, 0) + 100;
+    ELSIF new.id % 7 = 1 THEN
+        new.part := (new.part + 1) % 5;
+    END IF;
+    RETURN new;
+END$$;
+
 -- Writes to another source; its argument is the table.
 CREATE FUNCTION fuzz.other() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -126,8 +137,8 @@ SELECT CASE WHEN columns IS NULL OR image IS NULL THEN image
 CREATE FUNCTION fuzz.brief(image jsonb) RETURNS text LANGUAGE sql AS $$
 SELECT string_agg(key || '=' || CASE WHEN value IS NULL THEN '-' WHEN length(value) > 20 THEN left(value, 8) || '…' || length(value) ELSE value END, ' ') FROM jsonb_each_text(image)$$;
 
--- How log and outbox differ, as multisets.  Updates that change nothing watched are not to be captured; but they may where a value is large, as one that looks
--- the same may be stored anew.
+-- How log and outbox differ, as multisets.  Updates that change nothing watched are not to be captured.  They may where a value is large, as one that looks the
+-- same may be stored anew; and where whole rows are captured, as those from before a column was added look the same and are not.
 CREATE VIEW fuzz.seen AS
 SELECT o.xid, r.label, o.kind, o.old_row, o.new_row
 FROM cqrs.outbox AS o JOIN fuzz.root AS r ON r.relation = o.source::oid
@@ -135,7 +146,7 @@ WHERE o.kind IN ('insert', 'update', 'delete', 'truncate');
 CREATE VIEW fuzz.logged AS
 SELECT l.xid, r.label, l.kind, fuzz.only(l.old_row, r.imaged) AS old_row, fuzz.only(l.new_row, r.imaged) AS new_row,
        l.kind <> 'update' OR fuzz.only(l.old_row, r.watched) <> fuzz.only(l.new_row, r.watched) AS must,
-       length(l.new_row::text) > 1500 AS may
+       r.watched IS NULL OR length(l.new_row::text) > 1500 AS may
 FROM fuzz.log AS l JOIN fuzz.root AS r USING (label);
 CREATE VIEW fuzz.difference AS
 WITH seen AS MATERIALIZED (TABLE fuzz.seen),
