@@ -2,9 +2,9 @@
  * apply/delta.c
  *		From chunks of the outbox to one delta a source: typed rows with a weight.
  *
- * Reads the window between a version's checkpoint and the batch's snapshot.  An update gives an old image of weight -1 and a new one of +1; one
- * that changes no column the definition reads gives none.  Rows hold the columns by which affected keys are found, no others.  Leaves what to do with
- * deltas to strategy.c.  Memory is CurrentMemoryContext's.
+ * Reads the window between a version's checkpoint and the batch's snapshot.  An update gives an old image of weight -1 and a new one of +1, or if
+ * they are the same one of weight 0; one that changes no column the definition reads gives none.  Rows hold the columns by which affected keys are
+ * found, no others.  Leaves what to do with deltas to strategy.c.  Memory is CurrentMemoryContext's.
  */
 #include "postgres.h"
 
@@ -159,26 +159,44 @@ concerns(const Reader *reader, const CqrsChange *change)
  * put_row puts the old (side 0) or new image into the delta.
  */
 static void
-put_row(Reader *reader, CqrsDelta *delta, int side)
+put_row(Reader *reader, CqrsDelta *delta, int side, int64 weight)
 {
 	TupleDesc	desc = reader->source->delta;
-	int			weight = desc->natts - 1;
+	int			ncolumns = desc->natts - 1;
 
-	for (int i = 0; i < weight; i++)
+	for (int i = 0; i < ncolumns; i++)
 	{
 		reader->row[i] = reader->values[side][reader->imaged[i]];
 		reader->row_nulls[i] = reader->nulls[side][reader->imaged[i]];
 	}
-	reader->row[weight] = Int64GetDatum(side == 0 ? -1 : 1);
+	reader->row[ncolumns] = Int64GetDatum(weight);
 	tuplestore_putvalues(delta->rows, desc, reader->row, reader->row_nulls);
 	delta->nrows++;
 }
 
 /*
- * add_change puts one change into its source's delta; false if it does not tell all that the version needs.
+ * add_update puts an update into its source's delta.
  *
- * An update of columns that no statement looks for in images puts the same row in twice: gone and come.  Its old image then leads nowhere that its new one,
- * or that of a later change, does not.
+ * One that changes nothing of what statements look for in images neither comes nor goes for them: a single row says where it was.  Its old image would lead
+ * nowhere that this one, or the old one of a later change, does not.
+ */
+static void
+add_update(Reader *reader, CqrsDelta *delta, const CqrsChange *change)
+{
+	if (!concerns(reader, change))
+		return;
+	if (same_columns(reader, reader->imaged, reader->source->delta->natts - 1))
+	{
+		put_row(reader, delta, 1, 0);
+		return;
+	}
+	put_row(reader, delta, 0, -1);
+	put_row(reader, delta, 1, 1);
+	delta->has_old = true;
+}
+
+/*
+ * add_change puts one change into its source's delta; false if it does not tell all that the version needs.
  */
 static bool
 add_change(Reader *reader, CqrsDelta *delta, const CqrsChange *change)
@@ -194,16 +212,15 @@ add_change(Reader *reader, CqrsDelta *delta, const CqrsChange *change)
 		heap_deform_tuple(change->old_tuple, shape->desc, reader->values[0], reader->nulls[0]);
 	if (change->new_tuple)
 		heap_deform_tuple(change->new_tuple, shape->desc, reader->values[1], reader->nulls[1]);
-	if (change->kind == CQRS_CHANGE_UPDATE && !concerns(reader, change))
-		return true;
-	if (change->old_tuple)
+	if (change->kind == CQRS_CHANGE_UPDATE)
+		add_update(reader, delta, change);
+	else if (change->kind == CQRS_CHANGE_INSERT)
+		put_row(reader, delta, 1, 1);
+	else if (change->kind == CQRS_CHANGE_DELETE)
 	{
-		put_row(reader, delta, 0);
-		delta->has_old |= change->new_tuple == NULL ||
-			!same_columns(reader, reader->imaged, reader->source->delta->natts - 1);
+		put_row(reader, delta, 0, -1);
+		delta->has_old = true;
 	}
-	if (change->new_tuple)
-		put_row(reader, delta, 1);
 	return true;
 }
 

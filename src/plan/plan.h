@@ -38,8 +38,8 @@ typedef struct CqrsProgramSource
 	bool		direct;			/* named by the definition itself (not through another view): the owner's SELECT on it is checked each batch */
 
 	/*
-	 * The delta's row type: column i (from 0) is attribute delta_attnum[i] of the source, one of those imaged; the last column is the weight
-	 * (bigint, +1 or -1).
+	 * The delta's row type: column i (from 0) is attribute delta_attnum[i] of the source, one of those imaged; the last column is the weight (bigint):
+	 * +1 of a row that has come, -1 of one that has gone, 0 of one that is as it was in these columns and has changed in others.
 	 */
 	TupleDesc	delta;
 	AttrNumber *delta_attnum;
