@@ -95,7 +95,7 @@ sub insert_from
 	my $names = join(', ', map { $_->[0] } @{ $table->{columns} });
 
 	return "INSERT INTO $name SELECT $names FROM $rows" unless $table->{unique};
-	return "INSERT INTO $name SELECT DISTINCT ON (id) $names FROM $rows WHERE id NOT IN (SELECT id FROM $name) ORDER BY $names";
+	return "INSERT INTO $name SELECT DISTINCT ON (id) $names FROM $rows WHERE id IS NOT NULL AND id NOT IN (SELECT id FROM $name) ORDER BY $names";
 }
 
 # An INSERT of a few rows with ids from a number on; rows of a table without a key come in pairs now and then.
