@@ -52,8 +52,13 @@ CREATE VIEW held AS
 SELECT segment, changes, first_position > lag(last_position) OVER (ORDER BY segment) AS in_order,
        ARRAY(SELECT regexp_replace(h, 'until .*', 'until …') FROM unnest(held_by) AS h) AS held_by
 FROM cqrs.segments ORDER BY segment;
+-- The launcher looks at the database when a projection is made; until it has, a worker may be on its way, to whom writers leave full segments.
 CREATE PROCEDURE fill(low integer, high integer) LANGUAGE plpgsql AS $$
 BEGIN
+    WHILE (SELECT health FROM cqrs.lag WHERE projection = 'items'::regclass) <> 'no worker' LOOP
+        PERFORM pg_sleep(0.01);
+        ROLLBACK;
+    END LOOP;
     FOR i IN low..high LOOP
         INSERT INTO item SELECT i * 1000 + j, i % 5, repeat('x', 100) FROM generate_series(1, 200) AS j;
         COMMIT;
@@ -74,6 +79,7 @@ $$;
 -- Where no worker runs, the writer that finds a segment full opens the next when it commits: not within its transaction, however large that is.
 SET cqrs.segment_size = '64kB';
 SET cqrs.retention = 0;
+CALL fill(1, 0);
 BEGIN;
 INSERT INTO item SELECT -i, i % 5, repeat('large ', 20) FROM generate_series(1, 20000) AS i;
 SAVEPOINT a;
@@ -197,6 +203,8 @@ SELECT sum(bytes) < 1.3 * 1024 * 1024 AS bounded FROM cqrs.segments;
 SELECT relation, attached FROM cqrs_internal.source ORDER BY 1;
 SELECT projection, status FROM cqrs.versions ORDER BY 1;
 SELECT projection, pending FROM cqrs.lag ORDER BY 1;
+-- Nothing makes up for an event: a command that emits one fails instead.
+SELECT cqrs.emit('Refused', 'item', '1');
 INSERT INTO other VALUES (2, 'not captured');
 DELETE FROM item WHERE id % 2 = 0;
 SELECT cqrs.drain() >= 0 AS drained;
@@ -204,6 +212,8 @@ SELECT projection, status FROM cqrs.versions ORDER BY 1;
 SELECT differences();
 CALL settle();
 SELECT held_by FROM held;
+SELECT cqrs.emit('Accepted', 'item', '1');
+SELECT event_type, aggregate_version FROM cqrs.outbox WHERE kind = 'event';
 INSERT INTO other VALUES (3, 'captured');
 DELETE FROM item WHERE id % 30 = 1;
 SELECT cqrs.drain() > 0 AS drained;

@@ -165,7 +165,7 @@ add_processes(List *held, const CqrsSegment *segment, List *segments)
  * held_by lists what keeps a segment from being freed.
  */
 static List *
-held_by(const CqrsSegment *segment, List *segments, const CqrsNeeds *needs)
+held_by(const CqrsSegment *segment, List *segments, List *holders)
 {
 	List	   *held = NIL;
 	TimestampTz until = segment->consumed_at ? cqrs_needs_retained_until(segment) : 0;
@@ -173,7 +173,7 @@ held_by(const CqrsSegment *segment, List *segments, const CqrsNeeds *needs)
 
 	if (segment->closed_at == 0 && segment->ours)
 		return list_make1("active");
-	foreach(cell, cqrs_needs_holders(segment, needs))
+	foreach(cell, holders)
 		held = lappend(held, shown_version(lfirst(cell)));
 	held = add_processes(held, segment, segments);
 	if (until == DT_NOEND)
@@ -199,25 +199,37 @@ text_array(List *strings)
 }
 
 /*
- * measure finds out what a segment holds that is not sealed; false if somebody keeps us from looking, or it is gone.
+ * lock_at_once takes ACCESS SHARE on a segment that is still there, if that needs no waiting.
  */
 static bool
-measure(CqrsSegment *segment)
+lock_at_once(Oid relation)
+{
+	if (!ConditionalLockRelationOid(relation, AccessShareLock))
+		return false;
+	if (SearchSysCacheExists1(RELOID, ObjectIdGetDatum(relation)))
+		return true;
+	UnlockRelationOid(relation, AccessShareLock);
+	return false;
+}
+
+/*
+ * look_at finds out what a segment holds and who needs it; false if somebody keeps us from looking, or it is gone.
+ */
+static bool
+look_at(CqrsSegment *segment, const CqrsNeeds *needs, List **holders)
 {
 	Snapshot	snapshot;
 
-	if (segment->sealed)
-		return true;
-	if (!ConditionalLockRelationOid(segment->relation, AccessShareLock))
-		return false;
-	if (!SearchSysCacheExists1(RELOID, ObjectIdGetDatum(segment->relation)))
+	*holders = NIL;
+	if (!lock_at_once(segment->relation))
+		return segment->sealed;
+	if (!segment->sealed)
 	{
-		UnlockRelationOid(segment->relation, AccessShareLock);
-		return false;
+		snapshot = RegisterSnapshot(GetLatestSnapshot());
+		cqrs_segment_table_measure(segment, snapshot);
+		UnregisterSnapshot(snapshot);
 	}
-	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	cqrs_segment_table_measure(segment, snapshot);
-	UnregisterSnapshot(snapshot);
+	*holders = cqrs_needs_holders(segment, needs);
 	UnlockRelationOid(segment->relation, AccessShareLock);
 	return true;
 }
@@ -242,7 +254,8 @@ cqrs_outbox_segments_shown(PG_FUNCTION_ARGS)
 	foreach(cell, segments)
 	{
 		CqrsSegment *segment = lfirst(cell);
-		bool		known = measure(segment);
+		List	   *holders;
+		bool		known = look_at(segment, &needs, &holders);
 		bool		empty = !known || !FullTransactionIdIsValid(segment->first_xid);
 		Datum		values[COL_COUNT];
 		bool		nulls[COL_COUNT] = {false};
@@ -252,7 +265,7 @@ cqrs_outbox_segments_shown(PG_FUNCTION_ARGS)
 		values[COL_LAST_POSITION] = Int64GetDatum(segment->last_position);
 		values[COL_CHANGES] = Int64GetDatum(segment->changes);
 		values[COL_BYTES] = Int64GetDatum(segment->bytes);
-		values[COL_HELD_BY] = text_array(held_by(segment, segments, &needs));
+		values[COL_HELD_BY] = text_array(held_by(segment, segments, holders));
 		nulls[COL_FIRST_POSITION] = nulls[COL_LAST_POSITION] = empty;
 		nulls[COL_CHANGES] = nulls[COL_BYTES] = !known;
 		tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);

@@ -77,6 +77,9 @@ extern void cqrs_segment_written(Relation heap, bool large);
 extern void cqrs_segment_turn_over(void);
 extern void cqrs_segment_forget(void);
 
+/* This transaction holds an event: if the outbox is full, it has to fail. */
+extern void cqrs_segment_note_event(void);
+
 /* The size at which a segment is full; of all of them; and does a size exceed so many times cqrs.max_outbox_size? */
 extern int64 cqrs_segment_limit(void);
 extern int64 cqrs_segment_total(void);

@@ -46,6 +46,7 @@ static struct
 {
 	Oid			heap;			/* InvalidOid: it is not */
 	int64		bytes;
+	bool		events;			/* what it has written must not be lost: nothing makes up for an event */
 } full;
 
 /*
@@ -284,12 +285,22 @@ cqrs_segment_written(Relation heap, bool large)
 }
 
 /*
+ * cqrs_segment_note_event notes that this transaction holds an event: it must fail rather than go without.
+ */
+void
+cqrs_segment_note_event(void)
+{
+	full.events = true;
+}
+
+/*
  * cqrs_segment_forget forgets, at the end of a transaction, what it has found full.
  */
 void
 cqrs_segment_forget(void)
 {
 	full.heap = InvalidOid;
+	full.events = false;
 }
 
 /*
@@ -359,10 +370,25 @@ warn_suspended(void)
 }
 
 /*
+ * refuse_event raises because an outbox that is full takes no more events.
+ */
+static void
+refuse_event(void)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+			 errmsg("event cannot be appended: the outbox has reached cqrs.max_outbox_size"),
+			 errdetail("No worker has freed segments in time."),
+			 errhint("Call cqrs.drain(), or let a worker run; or raise cqrs.max_outbox_size.")));
+}
+
+/*
  * cqrs_segment_turn_over closes, at pre-commit, a segment that this transaction has found full, and opens the next.
  *
  * It does nothing if a worker will do so soon, or another session is at it.  Past cqrs.max_outbox_size nobody but a worker may open one: then capture is
  * suspended; and past twice that size also if there is a worker, which must be busy with something that takes long.
+ *
+ * Errors: 53400 if the transaction holds events and capture would have to be suspended.
  */
 void
 cqrs_segment_turn_over(void)
@@ -374,6 +400,8 @@ cqrs_segment_turn_over(void)
 	if (!OidIsValid(full.heap) || (worker && full.bytes < LATE * cqrs_segment_limit()) || !cqrs_segment_lock(true))
 		return;
 	turn.suspend = cqrs_segment_over(cqrs_segment_total() + cqrs_segment_limit(), worker ? LATE : 1);
+	if (turn.suspend && full.events)
+		refuse_event();
 	error = cqrs_attempt(turn_over, &turn, true);
 	if (error != NULL)
 		ereport(LOG,
