@@ -117,15 +117,17 @@ static void
 attach_one(int32 id)
 {
 	CqrsSource *source = cqrs_source_get(id);
+	CqrsSource	read = *source;
 	ListCell   *cell;
 
-	if (!source->attached || !cqrs_source_intact(source))
+	read.captured = false;		/* whole rows are of no concern to those who read a few columns */
+	if (!source->attached || !cqrs_source_intact(&read))
 		distrust_readers(source);
 	cqrs_capture_check(source->relation);
-	foreach(cell, cqrs_tree_tables(source->relation))
-		cqrs_capture_make_triggers(lfirst_oid(cell), source->id);
 	source->attached = true;
 	grow(source);
+	foreach(cell, cqrs_tree_tables(source->relation))
+		cqrs_capture_make_triggers(lfirst_oid(cell), source);
 	(void) cqrs_capture_shape(source);
 	cqrs_source_update(source);
 }

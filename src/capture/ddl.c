@@ -224,7 +224,7 @@ place_triggers(const CqrsSource *source, Oid tree)
 	cqrs_identity_enter_system(&identity);
 	foreach(cell, cqrs_tree_tables(tree))
 		if (list_member_oid(inside, lfirst_oid(cell)))
-			cqrs_capture_make_triggers(lfirst_oid(cell), source->id);
+			cqrs_capture_make_triggers(lfirst_oid(cell), source);
 		else
 			(void) cqrs_capture_drop_triggers(lfirst_oid(cell), source->id);
 	cqrs_identity_leave(&identity);
@@ -308,6 +308,18 @@ check_name(Oid trigger)
 			 errdetail("It is made, and dropped, by the extension cqrs.")));
 }
 
+/*
+ * fit_triggers has the triggers of ours fit a table, and those below it, whose columns or other triggers may have changed.
+ */
+static void
+fit_triggers(Oid relation)
+{
+	ListCell   *cell;
+
+	foreach(cell, cqrs_tree_tables(relation))
+		cqrs_capture_fit_triggers(lfirst_oid(cell));
+}
+
 /* ---- ddl_command_end ---- */
 
 /*
@@ -366,6 +378,7 @@ follow_command(const CollectedCommand *command)
 		foreach(cell, command->d.alterTable.subcmds)
 			if (IsA(((CollectedATSubcmd *) lfirst(cell))->parsetree, AlterTableCmd))
 				follow_subcommand(command->d.alterTable.objectId, lfirst(cell));
+		fit_triggers(command->d.alterTable.objectId);
 	}
 	else if (command->type == SCT_Simple)
 	{
@@ -373,6 +386,8 @@ follow_command(const CollectedCommand *command)
 
 		if (IsA(command->parsetree, RenameStmt) && address->classId == TriggerRelationId)
 			check_name(address->objectId);
+		else if (IsA(command->parsetree, CreateTrigStmt))
+			fit_triggers(RangeVarGetRelid(((CreateTrigStmt *) command->parsetree)->relation, NoLock, false));
 		else if (IsA(command->parsetree, CreateStmt) || IsA(command->parsetree, CreateForeignTableStmt))
 			follow(attached_among(cqrs_tree_ancestors(address->objectId)), address->objectId, false);
 	}

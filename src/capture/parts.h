@@ -66,8 +66,11 @@ typedef struct CqrsTriggered
 	char	   *name;
 } CqrsTriggered;
 
-/* Have a source's triggers be on a table and fire always; takes SHARE ROW EXCLUSIVE on it. */
-extern void cqrs_capture_make_triggers(Oid table, int32 source);
+/* Have a source's triggers be on a table and fire always, but not for updates that concern nobody; takes SHARE ROW EXCLUSIVE on it. */
+extern void cqrs_capture_make_triggers(Oid table, const CqrsSource *source);
+
+/* After DDL on a table: have its triggers of ours fire for the updates that they have to fire for now. */
+extern void cqrs_capture_fit_triggers(Oid table);
 
 /* Drop a source's triggers from a table; takes ACCESS EXCLUSIVE on it.  False if this session is at work on the table. */
 extern bool cqrs_capture_drop_triggers(Oid table, int32 source);

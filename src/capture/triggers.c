@@ -28,6 +28,7 @@
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
+#include "utils/inval.h"
 #include "utils/rel.h"
 #include "utils/syscache.h"
 
@@ -77,26 +78,121 @@ create_trigger(Oid table, int which, int32 source)
 }
 
 /*
- * cqrs_capture_make_triggers has a source's triggers be on a table and fire always.
+ * set_columns has a trigger fire for updates that name one of these columns; for all, if there are none.
+ *
+ * Without the dependencies on them that CREATE TRIGGER would record: columns may be dropped or get another type, as far as those who read them allow it.
+ */
+static void
+set_columns(Relation rel, Oid trigger, const Bitmapset *columns)
+{
+	Relation	catalog = table_open(TriggerRelationId, RowExclusiveLock);
+	Datum		values[Natts_pg_trigger] = {0};
+	bool		nulls[Natts_pg_trigger] = {false};
+	bool		replaced[Natts_pg_trigger] = {false};
+	int16	   *numbers = palloc(sizeof(int16) * (bms_num_members(columns) + 1));
+	int			count = 0;
+	int			number = -1;
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+
+	while ((number = bms_next_member(columns, number)) >= 0)
+		numbers[count++] = number;
+	values[Anum_pg_trigger_tgattr - 1] = PointerGetDatum(buildint2vector(numbers, count));
+	replaced[Anum_pg_trigger_tgattr - 1] = true;
+	ScanKeyInit(&key, Anum_pg_trigger_oid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(trigger));
+	scan = systable_beginscan(catalog, TriggerOidIndexId, true, NULL, 1, &key);
+	tuple = systable_getnext(scan);
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "could not find tuple for trigger %u", trigger);
+	tuple = heap_modify_tuple(tuple, RelationGetDescr(catalog), values, nulls, replaced);
+	CatalogTupleUpdate(catalog, &tuple->t_self, tuple);
+	systable_endscan(scan);
+	table_close(catalog, RowExclusiveLock);
+	(void) deleteDependencyRecordsForClass(TriggerRelationId, trigger, RelationRelationId, DEPENDENCY_NORMAL);
+	CacheInvalidateRelcache(rel);
+}
+
+/*
+ * fit_trigger has the trigger for rows fire for the updates that concern its source, and for no others.
+ *
+ * That is up to the server, which then neither keeps such an update in mind nor fetches its rows again.  To have it fire for more takes a lock that keeps
+ * writers out, since one in flight might not know; without that lock it stays, and cqrs_source_intact tells.
+ */
+static void
+fit_trigger(Relation rel, const CqrsSource *source)
+{
+	Trigger    *trigger = find_trigger(rel, 0, source->id);
+	Bitmapset  *present = NULL;
+	Bitmapset  *columns;
+	Oid			oid;
+
+	if (trigger == NULL)
+		return;
+	oid = trigger->tgoid;
+	for (int i = 0; i < trigger->tgnattr; i++)
+		present = bms_add_member(present, trigger->tgattr[i]);
+	(void) cqrs_source_fires_for(source, rel, &columns);
+	if (bms_equal(present, columns))
+		return;
+	if ((columns != NULL && (present == NULL || bms_is_subset(columns, present))) ||
+		CheckRelationLockedByMe(rel, ShareRowExclusiveLock, true))
+		set_columns(rel, oid, columns);
+}
+
+/*
+ * cqrs_capture_make_triggers has a source's triggers be on a table, fire always, and fit what is captured of it.
  *
  * Errors: 42710, by the server, if the table has another trigger of the name.
  */
 void
-cqrs_capture_make_triggers(Oid table, int32 source)
+cqrs_capture_make_triggers(Oid table, const CqrsSource *source)
 {
 	Relation	rel = table_open(table, ShareRowExclusiveLock);
 
 	for (int i = 0; i < lengthof(pair); i++)
 	{
-		Trigger    *trigger = find_trigger(rel, i, source);
+		Trigger    *trigger = find_trigger(rel, i, source->id);
 
 		if (trigger == NULL)
-			create_trigger(table, i, source);
+			create_trigger(table, i, source->id);
 		else if (trigger->tgenabled != TRIGGER_FIRES_ALWAYS)
 			cqrs_compat_enable_trigger(rel, trigger->tgname, TRIGGER_FIRES_ALWAYS, ShareRowExclusiveLock);
 	}
+	CommandCounterIncrement();
+	fit_trigger(rel, source);
 	table_close(rel, NoLock);
 	CommandCounterIncrement();
+}
+
+/*
+ * cqrs_capture_fit_triggers has all of a table's triggers of ours fit what is captured of it, after DDL on it.
+ *
+ * A table that another session holds is none that this command has changed.
+ */
+void
+cqrs_capture_fit_triggers(Oid table)
+{
+	Relation	rel;
+	List	   *sources = NIL;
+	ListCell   *cell;
+
+	if (!ConditionalLockRelationOid(table, AccessShareLock))
+		return;
+	rel = table_open(table, NoLock);
+	for (int i = 0; rel->trigdesc != NULL && i < rel->trigdesc->numtriggers; i++)
+		if (TRIGGER_FOR_ROW(rel->trigdesc->triggers[i].tgtype))
+			sources = lappend_int(sources, cqrs_source_of_trigger(&rel->trigdesc->triggers[i]));
+	foreach(cell, sources)
+	{
+		CqrsSource *source = lfirst_int(cell) ? cqrs_source_find(lfirst_int(cell)) : NULL;
+
+		if (source == NULL)
+			continue;
+		fit_trigger(rel, source);
+		CommandCounterIncrement();
+	}
+	table_close(rel, AccessShareLock);
 }
 
 /*

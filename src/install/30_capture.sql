@@ -30,7 +30,7 @@ CREATE FUNCTION cqrs_internal.follow_drop() RETURNS event_trigger
 COMMENT ON FUNCTION cqrs_internal.follow_drop() IS 'has read models follow tables that are dropped out of sources, and tells of capture triggers dropped';
 
 CREATE EVENT TRIGGER cqrs_follow_tables ON ddl_command_end
-    WHEN TAG IN ('CREATE TABLE', 'CREATE FOREIGN TABLE', 'CREATE SCHEMA', 'ALTER TABLE', 'ALTER FOREIGN TABLE', 'ALTER TRIGGER')
+    WHEN TAG IN ('CREATE TABLE', 'CREATE FOREIGN TABLE', 'CREATE SCHEMA', 'ALTER TABLE', 'ALTER FOREIGN TABLE', 'ALTER TRIGGER', 'CREATE TRIGGER')
     EXECUTE FUNCTION cqrs_internal.follow_tables();
 ALTER EVENT TRIGGER cqrs_follow_tables ENABLE ALWAYS;
 COMMENT ON EVENT TRIGGER cqrs_follow_tables IS 'has sources follow what becomes of their tables';

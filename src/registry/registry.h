@@ -16,6 +16,7 @@
 #include "datatype/timestamp.h"
 #include "nodes/bitmapset.h"
 #include "nodes/pg_list.h"
+#include "utils/relcache.h"
 #include "utils/reltrigger.h"
 #include "window/window.h"
 
@@ -224,6 +225,12 @@ extern void cqrs_source_delete(int32 id);
 
 /* Whose changes a trigger captures: the id of a source, or 0 if the trigger is none of ours. */
 extern int32 cqrs_source_of_trigger(const Trigger *trigger);
+
+/*
+ * For which columns, if an UPDATE names one, does a table of the source's tree have to fire the source's trigger?  False: for each UPDATE, because all columns
+ * are captured, or another trigger may change columns that the UPDATE does not name.
+ */
+extern bool cqrs_source_fires_for(const CqrsSource *source, Relation table, Bitmapset **columns);
 
 /* Are the source's capture triggers (rows, TRUNCATE) on every table of its tree, and fire always? */
 extern bool cqrs_source_intact(const CqrsSource *source);

@@ -13,6 +13,7 @@
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/inval.h"
+#include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/syscache.h"
 
@@ -190,28 +191,90 @@ cqrs_source_of_trigger(const Trigger *trigger)
 }
 
 /*
- * is_intact tells whether a table's capture triggers for a source are there and fire always: one for rows, one for TRUNCATE.
- *
- * A superuser can disable them, and a restore with triggers disabled resets them; changes made meanwhile are in no outbox.
+ * changes_more tells whether a table has a trigger that may change other columns of a row than an UPDATE names: enabled or not, it may be both in turn.
  */
 static bool
-is_intact(Oid table, int32 source)
+changes_more(Relation table)
+{
+	for (int i = 0; table->trigdesc != NULL && i < table->trigdesc->numtriggers; i++)
+	{
+		int16		type = table->trigdesc->triggers[i].tgtype;
+
+		if (TRIGGER_FOR_ROW(type) && TRIGGER_FOR_BEFORE(type) && TRIGGER_FOR_UPDATE(type))
+			return true;
+	}
+	return false;
+}
+
+/*
+ * cqrs_source_fires_for finds the columns of a table of the source's tree for which an UPDATE has to fire its trigger; false if each UPDATE has to.
+ *
+ * Tables of one tree may have their columns in different orders; they are the same by name.
+ */
+bool
+cqrs_source_fires_for(const CqrsSource *source, Relation table, Bitmapset **columns)
+{
+	Bitmapset  *concerned = bms_union(source->watched, source->imaged);
+	int			number = -1;
+
+	*columns = NULL;
+	if (source->captured || changes_more(table))
+		return false;
+	while ((number = bms_next_member(concerned, number)) >= 0)
+	{
+		char	   *name = get_attname(source->relation, number, true);
+		AttrNumber	found = name ? get_attnum(RelationGetRelid(table), name) : InvalidAttrNumber;
+
+		if (found > 0)
+			*columns = bms_add_member(*columns, found);
+	}
+	return true;
+}
+
+/*
+ * fires tells whether a trigger fires for each UPDATE that concerns its source.
+ */
+static bool
+fires(const Trigger *trigger, Relation table, const CqrsSource *source)
+{
+	Bitmapset  *columns;
+
+	if (trigger->tgnattr == 0)
+		return true;
+	if (!cqrs_source_fires_for(source, table, &columns))
+		return false;
+	for (int i = 0; i < trigger->tgnattr; i++)
+		columns = bms_del_member(columns, trigger->tgattr[i]);
+	return bms_is_empty(columns);
+}
+
+/*
+ * is_intact tells whether a table's capture triggers for a source are there and fire always: one for rows, one for TRUNCATE.
+ *
+ * A superuser can disable them, and a restore with triggers disabled resets them; changes made meanwhile are in no outbox.  Nor are those that another trigger
+ * made, which came while the event trigger that looks for such ones was disabled.
+ */
+static bool
+is_intact(Oid table, const CqrsSource *source)
 {
 	Relation	rel = try_table_open(table, AccessShareLock);
+	TriggerDesc *triggers;
 	bool		rows = false;
 	bool		truncates = false;
 
 	if (rel == NULL)
 		return true;			/* gone, with its rows */
-	for (int i = 0; rel->trigdesc != NULL && i < rel->trigdesc->numtriggers; i++)
+	triggers = CopyTriggerDesc(rel->trigdesc);	/* the original may be replaced while catalogs are read */
+	for (int i = 0; triggers != NULL && i < triggers->numtriggers; i++)
 	{
-		Trigger    *trigger = &rel->trigdesc->triggers[i];
+		Trigger    *trigger = &triggers->triggers[i];
 
-		if (trigger->tgenabled != TRIGGER_FIRES_ALWAYS || cqrs_source_of_trigger(trigger) != source)
+		if (trigger->tgenabled != TRIGGER_FIRES_ALWAYS || cqrs_source_of_trigger(trigger) != source->id)
 			continue;
-		rows |= TRIGGER_FOR_ROW(trigger->tgtype);
+		rows |= TRIGGER_FOR_ROW(trigger->tgtype) && fires(trigger, rel, source);
 		truncates |= TRIGGER_FOR_TRUNCATE(trigger->tgtype);
 	}
+	FreeTriggerDesc(triggers);
 	table_close(rel, AccessShareLock);
 	return rows && truncates;
 }
@@ -225,7 +288,7 @@ cqrs_source_intact(const CqrsSource *source)
 	ListCell   *cell;
 
 	foreach(cell, cqrs_tree_tables(source->relation))
-		if (!is_intact(lfirst_oid(cell), source->id))
+		if (!is_intact(lfirst_oid(cell), source))
 			return false;
 	return true;
 }
