@@ -200,21 +200,50 @@ SELECT key_of('SELECT name FROM customer WHERE id = 1', '{}');
 
 -- ---- why a definition, or one of its sources, is full
 
-SELECT key_of('SELECT id, (SELECT count(*) FROM line l WHERE l.orders = o.id) AS n FROM orders o');
-SELECT key_of('WITH o AS (SELECT * FROM orders) SELECT id FROM o', '{id}');
 SELECT key_of('SELECT id, sum(id) OVER (ORDER BY id) AS s FROM orders');
 SELECT key_of('SELECT id, generate_series(1, 2) AS g FROM orders', '{id, g}');
-SELECT key_of('SELECT region, name, count(*) AS n FROM customer GROUP BY ROLLUP (region, name)', '{region, name}');
 SELECT key_of('SELECT id, g FROM orders, generate_series(1, 2) AS g', '{id, g}');
 SELECT key_of('SELECT id, v FROM orders, (VALUES (1), (2)) AS x (v)', '{id, v}');
 SELECT key_of('SELECT count(*) AS n, region FROM customer GROUP BY region', '{n}');
 SELECT key_of('SELECT c AS whole, id FROM customer c', '{whole}');
 SELECT key_of('SELECT 1 AS one', '{one}');
+SELECT key_of('SELECT id, name FROM customer ORDER BY name, id LIMIT 3', '{id}');
+SELECT key_of('SELECT DISTINCT ON (region) id, region FROM customer ORDER BY region, id', '{id}');
+SELECT key_of('SELECT n FROM (SELECT count(*) AS n FROM orders) s', '{n}');
+SELECT key_of('SELECT s.k FROM customer c LEFT JOIN (SELECT coalesce(customer, 0) AS k FROM orders) s ON s.k = c.id', '{k}');
+SELECT key_of('SELECT price::text AS look, n FROM (SELECT price, count(*) AS n FROM product GROUP BY price) s', '{look}');
+SELECT key_of('SELECT price::text AS look, count(*) AS n FROM product GROUP BY price', '{look}');
+SELECT key_of('SELECT name FROM product UNION ALL SELECT region COLLATE "C" FROM customer', '{name}');
+SELECT key_of('SELECT lower(region) AS r, count(*) AS n FROM customer GROUP BY ROLLUP (region)', '{r}');
+SELECT key_of('WITH RECURSIVE r (id) AS (SELECT 1 UNION SELECT id + 1 FROM r WHERE id < (SELECT count(*) FROM orders)) SELECT id FROM r', '{id}');
+SELECT key_of('SELECT id FROM (TABLE product UNION TABLE product UNION TABLE product UNION TABLE product UNION TABLE product) a
+               WHERE EXISTS (SELECT FROM (TABLE product UNION TABLE product UNION TABLE product UNION TABLE product) b WHERE b.id = a.id)', '{id}');
 CREATE TABLE cqrs_delta_0 (id integer PRIMARY KEY);
 SELECT key_of('SELECT id FROM cqrs_delta_0');
 SELECT line FROM plan_of('SELECT c.id, count(*) AS n FROM customer c CROSS JOIN product p GROUP BY c.id') AS line WHERE line ~ '^(strategy|source)';
 SELECT line FROM plan_of('SELECT a.id, b.id AS b, c.id AS c FROM customer a FULL JOIN orders b USING (id) FULL JOIN product c USING (id)', '{id}') AS line
  WHERE line ~ '^(strategy|source)';
+
+-- Subqueries that no condition links with the key; links through what is computed; a table that only the owner of a view may read.
+CREATE FUNCTION sources_of(query text, key name[] DEFAULT NULL) RETURNS SETOF text LANGUAGE sql AS
+$$SELECT line FROM plan_of(query, key) AS line WHERE line ~ '^(strategy|source)'$$;
+SELECT sources_of('SELECT c.id, (SELECT max(price) FROM product) AS dearest FROM customer c');
+SELECT sources_of('SELECT c.id FROM customer c WHERE c.id NOT IN (SELECT o.customer FROM orders o)');
+SELECT sources_of('SELECT c.id FROM customer c WHERE c.id IN (SELECT o.customer FROM orders o) OR c.region = ''here''');
+SELECT sources_of('SELECT p.id FROM product p JOIN (SELECT max(price) AS top FROM product) m ON m.top = p.price');
+SELECT sources_of('SELECT p.id FROM product p JOIN (SELECT region, count(*) AS n FROM customer GROUP BY region) m ON m.n = p.id', '{id}');
+SELECT sources_of('WITH unused AS (SELECT id FROM orders) SELECT id FROM customer');
+GRANT SELECT, TRIGGER ON customer TO regress_plan_reader;
+CREATE VIEW unlocked AS SELECT id FROM closed;
+GRANT SELECT ON unlocked TO regress_plan_reader;
+GRANT TRIGGER ON closed TO regress_plan_reader;
+SET ROLE regress_plan_reader;
+SELECT sources_of('SELECT c.id FROM customer c JOIN unlocked u ON u.id = c.id');
+RESET ROLE;
+GRANT SELECT (id) ON closed TO regress_plan_reader;
+SET ROLE regress_plan_reader;
+SELECT sources_of('SELECT c.id FROM customer c JOIN unlocked u ON u.id = c.id');
+RESET ROLE;
 
 -- ---- the statements, of one query of each class
 
@@ -223,7 +252,13 @@ SELECT plan_of('SELECT c.region, p.id AS product, sum(l.quantity * p.price) AS r
                   FROM orders o LEFT JOIN customer c ON c.id = o.customer JOIN line l ON l.orders = o.id JOIN product p ON p.id = l.product
                  GROUP BY c.region, p.id HAVING count(*) > 1');
 SELECT plan_of('SELECT id, a.name AS customer, b.name AS product FROM customer a FULL JOIN product b USING (id)', '{id}');
-SELECT plan_of('SELECT count(*) AS n FROM orders');
+SELECT plan_of('SELECT count(*) AS n FROM orders WHERE customer > 3');
+-- More than one level: keys are found in one level of joins, and recomputed all at once or one by one.
+CREATE VIEW bought AS SELECT o.customer, l.product, sum(l.quantity) AS quantity FROM orders o JOIN line l ON l.orders = o.id GROUP BY o.customer, l.product;
+SELECT plan_of('SELECT c.id, c.name, b.product, b.quantity, (SELECT max(o.placed) FROM orders o WHERE o.customer = c.id) AS last
+                  FROM customer c LEFT JOIN bought b ON b.customer = c.id WHERE EXISTS (SELECT FROM line x JOIN product p ON p.id = x.product WHERE x.product = b.product)',
+               '{id, product}');
+SELECT plan_of('SELECT region, count(*) AS n FROM customer GROUP BY ROLLUP (region) UNION ALL SELECT name, id FROM product WHERE price > 1', '{region}');
 -- Names that need quotes, an alias that hides, operators and types that need their schema, a literal with line breaks.
 CREATE SCHEMA "Odd schema";
 CREATE TABLE "Odd schema"."Order" ("Id" integer PRIMARY KEY, "select" text COLLATE "C", cqrs_weight integer, r int4range);
@@ -274,6 +309,40 @@ CALL follow('self', '{k, l}', 'SELECT x.a AS k, y.b AS l, count(*) AS n FROM t0 
 CALL follow('crossed', '{k, l}', 'SELECT r0.a AS k, r1.a AS l, count(*) AS n FROM t0 r0, t1 r1 GROUP BY 1, 2');
 CALL follow('having', '{k}', 'SELECT r0.a AS k, sum(r0.b) AS s FROM t0 r0 GROUP BY 1 HAVING count(*) BETWEEN 2 AND 3');
 CALL follow('constant', '{k}', 'SELECT 1 AS k, count(*) AS n FROM t0 r0 JOIN t1 r1 ON r0.id = r1.id GROUP BY 1');
+-- The same tables under more than one level: views, subqueries in FROM and in expressions, set operations, windows, grouping sets; no key at all.
+CREATE VIEW v0 AS SELECT a, count(*) AS n, max(b) AS top FROM t1 GROUP BY a;
+CREATE VIEW v1 AS SELECT x.a, x.n, y.id FROM v0 x JOIN t2 y ON y.b = x.a WHERE x.n > 0;
+CALL follow('n_view', '{k}', 'SELECT r0.id AS k, count(*) AS m, sum(v.n) AS n, max(v.top) AS top FROM t0 r0 LEFT JOIN v0 v ON v.a = r0.a GROUP BY 1');
+CALL follow('n_view_of_view', '{k}', 'SELECT v1.a AS k, count(*) AS m, sum(v1.n) AS n FROM v1 JOIN t0 USING (a) GROUP BY 1');
+CALL follow('n_from', '{k, l}', 'SELECT x.a AS k, y.b AS l, x.n, y.m FROM (SELECT a, count(*) AS n FROM t0 GROUP BY a) x
+    FULL JOIN (SELECT b, sum(a) AS m FROM t1 GROUP BY b HAVING count(*) < 3) y ON x.a = y.b');
+CALL follow('n_computed', '{k}', 'SELECT s.k, count(*) AS n FROM t0 JOIN (SELECT a + b AS k, id FROM t1) s ON s.id = t0.id GROUP BY 1');
+CALL follow('n_with', '{k}', 'WITH w AS MATERIALIZED (SELECT a, count(*) AS n FROM t0 GROUP BY a) SELECT x.a AS k, x.n, y.n AS next FROM w x LEFT JOIN w y ON y.a = x.a + 1');
+CALL follow('n_exists', '{k}', 'SELECT a AS k, count(*) AS n FROM t0 WHERE EXISTS (SELECT FROM t1 JOIN t2 ON t2.b = t1.b WHERE t1.a = t0.a) GROUP BY 1');
+CALL follow('n_divided', '{k}', 'SELECT a AS k, count(*) AS n FROM t0
+    WHERE NOT EXISTS (SELECT FROM t1 WHERE t1.a = t0.a AND NOT EXISTS (SELECT FROM t2 WHERE t2.b = t1.b AND t2.a = t0.b)) GROUP BY 1');
+CALL follow('n_in', '{k}', 'SELECT a AS k, count(*) AS n FROM t0 WHERE (a, b) IN (SELECT t1.a, t2.b FROM t1 LEFT JOIN t2 ON t1.b = t2.b) GROUP BY 1');
+CALL follow('n_not_in', '{k}', 'SELECT a AS k, count(*) AS n FROM t0 WHERE b NOT IN (SELECT t1.b FROM t1 WHERE t1.id = t0.id) GROUP BY 1');
+CALL follow('n_on', '{k}', 'SELECT t0.a AS k, count(*) AS n, count(t1.a) AS m FROM t0 LEFT JOIN t1 ON t0.b = t1.b AND EXISTS (SELECT FROM t2 WHERE t2.a = t1.a) GROUP BY 1');
+CALL follow('n_having', '{k}', 'SELECT a AS k, count(*) AS n FROM t0 GROUP BY 1 HAVING count(*) > ALL (SELECT t1.b FROM t1 WHERE t1.a = t0.a)');
+CALL follow('n_scalar', '{k}', 'SELECT a AS k, sum((SELECT max(b) FROM t1 WHERE t1.id = t0.id)) AS s, ARRAY(SELECT b FROM t2 WHERE t2.a = t0.a ORDER BY b) AS l FROM t0 GROUP BY 1');
+CALL follow('n_lateral', '{k}', 'SELECT t0.a AS k, count(*) AS n, sum(l.b) AS s, sum(c.m) AS m FROM t0 LEFT JOIN LATERAL (SELECT b FROM t1 WHERE t1.id = t0.id ORDER BY b LIMIT 1) l ON true
+    CROSS JOIN LATERAL (SELECT count(*) AS m FROM t2 WHERE t2.b = t0.b) c GROUP BY 1');
+CALL follow('n_union_all', '{k}', 'SELECT k, sum(n) AS n FROM (SELECT a AS k, b AS n FROM t0 UNION ALL SELECT b, count(*)::integer FROM t1 GROUP BY b) u GROUP BY k');
+CALL follow('n_union', '{k, l}', 'SELECT a AS k, b AS l FROM t0 UNION SELECT t1.a, t2.a FROM t1 JOIN t2 ON t2.id = t1.id');
+CALL follow('n_intersect', '{k}', 'SELECT x.k, count(*) AS n FROM (SELECT a AS k FROM t0 INTERSECT ALL SELECT b FROM t1) x LEFT JOIN t2 ON t2.b = x.k GROUP BY 1');
+CALL follow('n_except', '{k}', '(SELECT a AS k FROM t0 EXCEPT SELECT a FROM t1) EXCEPT SELECT b FROM t2');
+CALL follow('n_distinct', '{k, l}', 'SELECT DISTINCT t0.a AS k, t1.b AS l FROM t0 LEFT JOIN t1 ON t1.a = t0.a');
+CALL follow('n_distinct_on', '{k}', 'SELECT DISTINCT ON (a) a AS k, b, id FROM t0 ORDER BY a, b DESC, id');
+CALL follow('n_window', '{k}', 'SELECT a AS k, array_agg(ROW(id, n, m)::text ORDER BY id, n, m) AS l
+    FROM (SELECT a, id, rank() OVER (PARTITION BY a ORDER BY id) AS n, sum(b) OVER (PARTITION BY a, id) AS m FROM t0) w GROUP BY 1');
+CALL follow('n_sets', '{k, l, g}', 'SELECT a AS k, b AS l, grouping(a, b) AS g, count(*) AS n FROM t0 GROUP BY CUBE (a, b)');
+CALL follow('n_sets_one', '{k, l}', 'SELECT a AS k, id AS l, count(*) AS n FROM t0 WHERE a > 0 AND id > 0 GROUP BY ROLLUP (a, id)');
+CALL follow('n_types', '{k}', 'SELECT k, count(*) AS n FROM (SELECT a AS k FROM t0 UNION SELECT b + 0.0 FROM t1) u GROUP BY 1');
+CALL follow('n_equal', '{k}', 'SELECT t2.a AS k, count(*) AS n, sum(x.n) AS m FROM t2 JOIN (SELECT a + 0.0 AS k, count(*) AS n FROM t0 GROUP BY 1) x ON x.k = t2.b + 0.0 GROUP BY 1');
+CALL follow('n_one_row', '{}', 'SELECT count(*) AS n, sum(b) AS s, (SELECT count(*) FROM t1 WHERE a = 1) AS m FROM t0 WHERE a > 0');
+CALL follow('n_last', '{}', 'SELECT a, b FROM t0 WHERE EXISTS (SELECT FROM t1 WHERE t1.a = t0.a) ORDER BY id, a, b LIMIT 1');
+SELECT name, line FROM model, cqrs.explain(name::regclass) AS line WHERE name LIKE 'n\_%' AND line ~ '^(strategy|source .* full)' ORDER BY 1, 2 DESC;
 :fill
 
 -- The first rows, and rows without partners.
@@ -359,6 +428,8 @@ DELETE FROM link;
 CREATE TABLE priced (id integer, amount numeric, label varchar(5));
 CREATE TABLE tag (label varchar(8), amount numeric);
 CALL follow('by_amount', '{amount}', 'SELECT amount, count(*) AS n, min(id) AS first FROM priced GROUP BY amount');
+CALL follow('by_look', '{k}', 'SELECT amount::text AS k, count(*) AS n FROM priced GROUP BY amount');
+CALL follow('of_look', '{k}', 'SELECT t.label AS k, count(*) AS n FROM tag t JOIN (SELECT amount, count(*) AS n FROM priced GROUP BY amount) s ON s.amount::text = t.amount::text GROUP BY 1');
 CALL follow('looks', '{label}', 'SELECT t.label, count(*) AS n FROM priced p LEFT JOIN tag t ON t.label = p.label AND t.amount::text = ''1.00'' GROUP BY 1');
 INSERT INTO priced VALUES (1, 1.0, 'a'), (2, 1.00, 'a'), (3, NULL, 'b');
 INSERT INTO tag VALUES ('a', 1.0), ('b', 1.00);

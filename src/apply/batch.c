@@ -274,7 +274,7 @@ maintain(const CqrsVersion *version, const CqrsCheckpoint *checkpoint, CqrsBatch
 	if (batch->full)
 		cqrs_strategy_full(entry, batch->snapshot);
 	else if (window->changes > 0)
-		cqrs_strategy_keys(entry, window, batch->snapshot);
+		batch->full = cqrs_strategy_keys(entry, window, batch->snapshot);
 	return window;
 }
 
@@ -301,8 +301,8 @@ run_window(const CqrsVersion *version, const CqrsCheckpoint *checkpoint, CqrsBat
 	PG_END_TRY();
 	if (window != NULL)
 	{
+		cqrs_delta_free(window);
 		*result = *window;
-		result->deltas = NULL;
 	}
 	cqrs_spi_finish();
 	cqrs_identity_leave(&saved);

@@ -321,3 +321,14 @@ cqrs_delta_read(const CqrsProgram *program, int32 version, Snapshot snapshot, co
 	cqrs_outbox_scan_end(scan);
 	return window;
 }
+
+/*
+ * cqrs_delta_free frees a window's deltas.
+ */
+void
+cqrs_delta_free(CqrsWindow *window)
+{
+	for (int i = 0; i < window->nsources; i++)
+		tuplestore_end(window->deltas[i].rows);
+	window->deltas = NULL;
+}

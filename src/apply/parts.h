@@ -18,7 +18,9 @@ typedef struct CqrsProgramEntry CqrsProgramEntry;
 typedef enum CqrsStatementKind
 {
 	CQRS_STATEMENT_AFFECTED,	/* which: source; mask: sources with old images */
+	CQRS_STATEMENT_DISTINCT,
 	CQRS_STATEMENT_COMPUTE,		/* mask: null pattern, as in all below */
+	CQRS_STATEMENT_COMPUTE_EACH,
 	CQRS_STATEMENT_EVALUATE,
 	CQRS_STATEMENT_DELETE,
 	CQRS_STATEMENT_DELETE_FULL,
@@ -41,6 +43,10 @@ extern const CqrsProgram *cqrs_program_of(CqrsProgramEntry *entry);
 
 /* Prepared statements (List of CqrsStatement *) for the key, made at first need.  What they name must be offered already. */
 extern List *cqrs_program_statements(CqrsProgramEntry *entry, CqrsStatementKind kind, int which, uint64 mask, double rows);
+
+/* What the planner expects of them together, for so many rows. */
+extern CqrsEstimate cqrs_program_estimate(CqrsProgramEntry *entry, CqrsStatementKind kind, int which, uint64 mask,
+										  double rows);
 
 /* Forget a version's program: after an error, in case a statement is what has gone wrong. */
 extern void cqrs_program_forget(int32 version);
@@ -73,6 +79,9 @@ typedef struct CqrsWindow
 extern CqrsWindow *cqrs_delta_read(const CqrsProgram *program, int32 version, Snapshot snapshot,
 								   const CqrsSnapshot *checkpoint, bool decode);
 
+/* Free the deltas, their temporary files too. */
+extern void cqrs_delta_free(CqrsWindow *window);
+
 /* ---- needs.c: what a version asks of capture ---- */
 
 /* Does the registry say of the version what its program asks for?  And have it say so. */
@@ -88,7 +97,8 @@ extern void cqrs_needs_record(const CqrsVersion *version, const CqrsProgram *pro
 
 /* ---- strategy.c: statements in order ---- */
 
-extern void cqrs_strategy_keys(CqrsProgramEntry *entry, CqrsWindow *window, Snapshot snapshot);
+/* Returns whether it came to a full evaluation after all, as the cheaper way. */
+extern bool cqrs_strategy_keys(CqrsProgramEntry *entry, CqrsWindow *window, Snapshot snapshot);
 extern void cqrs_strategy_full(CqrsProgramEntry *entry, Snapshot snapshot);
 
 #endif							/* CQRS_APPLY_PARTS_H */

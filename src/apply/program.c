@@ -20,6 +20,7 @@
 typedef struct Statement
 {
 	CqrsStatementKey key;
+	double		rows;			/* that it was planned for */
 	List	   *prepared;		/* of CqrsStatement * */
 } Statement;
 
@@ -201,8 +202,12 @@ texts_of(const CqrsProgram *program, const CqrsStatementKey *key)
 				if (i >= 64 || (key->mask & (UINT64CONST(1) << i)))
 					changed = bms_add_member(changed, i);
 			return cqrs_plan_affected(program, key->which, changed);
+		case CQRS_STATEMENT_DISTINCT:
+			return list_make1(cqrs_plan_distinct(program));
 		case CQRS_STATEMENT_COMPUTE:
 			return list_make1(cqrs_plan_compute(program, key->mask));
+		case CQRS_STATEMENT_COMPUTE_EACH:
+			return list_make1(cqrs_plan_compute_each(program, key->mask));
 		case CQRS_STATEMENT_EVALUATE:
 			return list_make1(cqrs_plan_evaluate(program));
 		case CQRS_STATEMENT_DELETE:
@@ -236,7 +241,7 @@ magnitude_of(double rows)
  * prepare makes the prepared statements of a key.
  */
 static Statement *
-prepare(CqrsProgramEntry *entry, const CqrsStatementKey *key)
+prepare(CqrsProgramEntry *entry, const CqrsStatementKey *key, double rows)
 {
 	MemoryContext before = MemoryContextSwitchTo(entry->context);
 	Statement  *statement = palloc(sizeof(Statement));
@@ -244,6 +249,7 @@ prepare(CqrsProgramEntry *entry, const CqrsStatementKey *key)
 	ListCell   *cell;
 
 	statement->key = *key;
+	statement->rows = rows;
 	statement->prepared = NIL;
 	entry->statements = lappend(entry->statements, statement);
 	foreach(cell, texts)
@@ -254,12 +260,12 @@ prepare(CqrsProgramEntry *entry, const CqrsStatementKey *key)
 }
 
 /*
- * cqrs_program_statements returns the prepared statements for a kind, what it is of, its mask and the rows it will meet.
+ * statement_of returns the prepared statements for a kind, what it is of, its mask and the rows it will meet.
  *
  * An error half way through preparing leaves a short list behind; cqrs_program_forget, which every failed batch calls, mends that.
  */
-List *
-cqrs_program_statements(CqrsProgramEntry *entry, CqrsStatementKind kind, int which, uint64 mask, double rows)
+static Statement *
+statement_of(CqrsProgramEntry *entry, CqrsStatementKind kind, int which, uint64 mask, double rows)
 {
 	CqrsStatementKey key;
 	ListCell   *cell;
@@ -274,7 +280,41 @@ cqrs_program_statements(CqrsProgramEntry *entry, CqrsStatementKind kind, int whi
 		Statement  *statement = lfirst(cell);
 
 		if (memcmp(&statement->key, &key, sizeof(key)) == 0)
-			return statement->prepared;
+			return statement;
 	}
-	return prepare(entry, &key)->prepared;
+	return prepare(entry, &key, rows);
+}
+
+/*
+ * cqrs_program_statements returns the statements to run.
+ */
+List *
+cqrs_program_statements(CqrsProgramEntry *entry, CqrsStatementKind kind, int which, uint64 mask, double rows)
+{
+	return statement_of(entry, kind, which, mask, rows)->prepared;
+}
+
+/*
+ * cqrs_program_estimate returns what the planner expects of statements.
+ *
+ * Its estimates are for the rows that they were planned for, which are of the same magnitude only.  What is done for each row costs in proportion.
+ */
+CqrsEstimate
+cqrs_program_estimate(CqrsProgramEntry *entry, CqrsStatementKind kind, int which, uint64 mask, double rows)
+{
+	Statement  *statement = statement_of(entry, kind, which, mask, rows);
+	bool		each = kind == CQRS_STATEMENT_COMPUTE_EACH;
+	CqrsEstimate sum = {0};
+	ListCell   *cell;
+
+	foreach(cell, statement->prepared)
+	{
+		CqrsEstimate estimate = cqrs_spi_estimate(lfirst(cell), each);
+
+		sum.cost += estimate.cost;
+		sum.rows += estimate.rows;
+	}
+	if (each)
+		sum.cost *= rows / Max(statement->rows, 1);
+	return sum;
 }

@@ -2,6 +2,8 @@
  * apply/strategy.c
  *		The strategies at run time: affected keys, compute, merge; or a full evaluation and its differences.
  *
+ * Keys of a definition of more than one level can be recomputed all at once or one by one, or it can be evaluated as a whole; the planner's estimates decide.
+ *
  * Keys are handled by null pattern (a bit for each key column that is null), since equality does not find nulls: all rows of one pattern go through
  * statements made for it.  Almost always there is one pattern, without nulls.
  *
@@ -20,12 +22,22 @@
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 
+/* What costs less than this, in the planner's units, is not held against a full evaluation: there is nothing to be gained. */
+#define CHEAP_COST 10000.0
+
+/* What a computed row costs when it is held against the table, changed or not. */
+#define MERGE_ROW_COST 0.25
+
+/* The planner charges each look-up as if no other had been made before and nothing were in memory; but what is looked at was just written. */
+#define ONE_BY_ONE_DISCOUNT 0.2
+
 /* Rows split by null pattern. */
 typedef struct Pattern
 {
 	uint32		nulls;
 	Tuplestorestate *rows;
 	int64		nrows;
+	CqrsStatementKind compute;	/* by which statement they are recomputed */
 } Pattern;
 
 /*
@@ -56,6 +68,7 @@ pattern_of(List **patterns, uint32 nulls)
 	pattern->nulls = nulls;
 	pattern->rows = new_store();
 	pattern->nrows = 0;
+	pattern->compute = CQRS_STATEMENT_COMPUTE;
 	*patterns = lappend(*patterns, pattern);
 	return pattern;
 }
@@ -90,6 +103,7 @@ split(const CqrsProgram *program, Tuplestorestate *store, int64 nrows, TupleDesc
 		whole->nulls = 0;
 		whole->rows = store;
 		whole->nrows = nrows;
+		whole->compute = CQRS_STATEMENT_COMPUTE;
 		return list_make1(whole);
 	}
 	slot = MakeSingleTupleTableSlot(desc, &TTSOpsMinimalTuple);
@@ -216,45 +230,11 @@ recompute_pattern(CqrsProgramEntry *entry, const Pattern *affected, Snapshot sna
 	Pattern		computed = {.nulls = affected->nulls, .rows = new_store()};
 
 	cqrs_spi_offer(CQRS_AFFECTED, program->affected, affected->rows, affected->nrows);
-	computed.nrows = select_into(cqrs_program_statements(entry, CQRS_STATEMENT_COMPUTE, 0, affected->nulls,
-														 affected->nrows),
+	computed.nrows = select_into(cqrs_program_statements(entry, affected->compute, 0, affected->nulls, affected->nrows),
 								 snapshot, computed.rows);
 	merge_pattern(entry, &computed, CQRS_STATEMENT_DELETE, affected->nrows, snapshot);
 	cqrs_spi_withdraw(CQRS_AFFECTED);
 	tuplestore_end(computed.rows);
-}
-
-/*
- * cqrs_strategy_keys finds the keys that a window's deltas affect, and recomputes those only.
- */
-void
-cqrs_strategy_keys(CqrsProgramEntry *entry, CqrsWindow *window, Snapshot snapshot)
-{
-	const CqrsProgram *program = cqrs_program_of(entry);
-	Tuplestorestate *affected = new_store();
-	int64		naffected = 0;
-	uint64		changed = 0;
-	ListCell   *cell;
-
-	for (int i = 0; i < window->nsources; i++)
-	{
-		cqrs_spi_offer(psprintf("%s%d", CQRS_DELTA_PREFIX, i), program->sources[i].delta, window->deltas[i].rows,
-					   window->deltas[i].nrows);
-		if (window->deltas[i].has_old && i < 64)
-			changed |= UINT64CONST(1) << i;
-	}
-	for (int i = 0; i < window->nsources; i++)
-		if (window->deltas[i].nrows > 0)
-			naffected += select_into(cqrs_program_statements(entry, CQRS_STATEMENT_AFFECTED, i, changed,
-															 window->deltas[i].nrows),
-									 snapshot, affected);
-	if (naffected > 0)
-	{
-		foreach(cell, split(program, affected, naffected, program->affected, NULL))
-			recompute_pattern(entry, lfirst(cell), snapshot);
-	}
-	for (int i = 0; i < window->nsources; i++)
-		cqrs_spi_withdraw(psprintf("%s%d", CQRS_DELTA_PREFIX, i));
 }
 
 /*
@@ -299,5 +279,149 @@ cqrs_strategy_full(CqrsProgramEntry *entry, Snapshot snapshot)
 		Pattern    *pattern = lfirst(cell);
 
 		merge_pattern(entry, pattern, CQRS_STATEMENT_DELETE_FULL, pattern->nrows, snapshot);
+		tuplestore_end(pattern->rows);
 	}
+}
+
+/*
+ * each_once takes repetitions out of the affected keys, which statements for several sources may have found.
+ */
+static int64
+each_once(CqrsProgramEntry *entry, Tuplestorestate **affected, int64 naffected, Snapshot snapshot)
+{
+	const CqrsProgram *program = cqrs_program_of(entry);
+	Tuplestorestate *once = new_store();
+	int64		nonce;
+
+	cqrs_spi_offer(CQRS_AFFECTED, program->affected, *affected, naffected);
+	nonce = select_into(cqrs_program_statements(entry, CQRS_STATEMENT_DISTINCT, 0, 0, naffected), snapshot, once);
+	cqrs_spi_withdraw(CQRS_AFFECTED);
+	tuplestore_end(*affected);
+	*affected = once;
+	return nonce;
+}
+
+/*
+ * is_worth_it tells whether something of a cost is better done than a full evaluation.
+ */
+static bool
+is_worth_it(CqrsProgramEntry *entry, double cost)
+{
+	CqrsEstimate full;
+
+	if (cost < CHEAP_COST)
+		return true;
+	full = cqrs_program_estimate(entry, CQRS_STATEMENT_EVALUATE, 0, 0, 0);
+	return cost < full.cost + MERGE_ROW_COST * full.rows;
+}
+
+/*
+ * choose_statements decides how the keys of each null pattern are recomputed; false if a full evaluation is cheaper.
+ */
+static bool
+choose_statements(CqrsProgramEntry *entry, List *patterns)
+{
+	const CqrsProgram *program = cqrs_program_of(entry);
+	double		cost = 0;
+	ListCell   *cell;
+
+	foreach(cell, patterns)
+	{
+		Pattern    *pattern = lfirst(cell);
+		double		at_once;
+		double		one_by_one;
+
+		cqrs_spi_offer(CQRS_AFFECTED, program->affected, pattern->rows, pattern->nrows);
+		at_once = cqrs_program_estimate(entry, CQRS_STATEMENT_COMPUTE, 0, pattern->nulls, pattern->nrows).cost;
+		one_by_one = ONE_BY_ONE_DISCOUNT *
+			cqrs_program_estimate(entry, CQRS_STATEMENT_COMPUTE_EACH, 0, pattern->nulls, pattern->nrows).cost;
+		cqrs_spi_withdraw(CQRS_AFFECTED);
+		pattern->compute = one_by_one < at_once ? CQRS_STATEMENT_COMPUTE_EACH : CQRS_STATEMENT_COMPUTE;
+		cost += Min(one_by_one, at_once) + MERGE_ROW_COST * pattern->nrows;
+	}
+	return is_worth_it(entry, cost);
+}
+
+/*
+ * offer_deltas makes the deltas of a window known to statements; returns which have old images, as a mask.
+ */
+static uint64
+offer_deltas(const CqrsProgram *program, const CqrsWindow *window)
+{
+	uint64		changed = 0;
+
+	for (int i = 0; i < window->nsources; i++)
+	{
+		cqrs_spi_offer(psprintf("%s%d", CQRS_DELTA_PREFIX, i), program->sources[i].delta, window->deltas[i].rows,
+					   window->deltas[i].nrows);
+		if (window->deltas[i].has_old && i < 64)
+			changed |= UINT64CONST(1) << i;
+	}
+	return changed;
+}
+
+/*
+ * find_affected has the statements of all changed sources find affected keys, each once where that matters; -1 if a full evaluation is cheaper.
+ */
+static int64
+find_affected(CqrsProgramEntry *entry, const CqrsWindow *window, Tuplestorestate **affected, Snapshot snapshot)
+{
+	const CqrsProgram *program = cqrs_program_of(entry);
+	uint64		changed = offer_deltas(program, window);
+	int64		naffected = 0;
+	double		cost = 0;
+	bool		worth_it;
+
+	for (int i = 0; i < window->nsources; i++)
+		if (window->deltas[i].nrows > 0)
+			cost += cqrs_program_estimate(entry, CQRS_STATEMENT_AFFECTED, i, changed, window->deltas[i].nrows).cost;
+	worth_it = is_worth_it(entry, cost);
+	*affected = new_store();
+	for (int i = 0; worth_it && i < window->nsources; i++)
+		if (window->deltas[i].nrows > 0)
+			naffected += select_into(cqrs_program_statements(entry, CQRS_STATEMENT_AFFECTED, i, changed,
+															 window->deltas[i].nrows),
+									 snapshot, *affected);
+	for (int i = 0; i < window->nsources; i++)
+		cqrs_spi_withdraw(psprintf("%s%d", CQRS_DELTA_PREFIX, i));
+	if (!worth_it)
+		return -1;
+	if (program->nested && program->nkeys > 0 && naffected > 1)
+		return each_once(entry, affected, naffected, snapshot);
+	return naffected;
+}
+
+/*
+ * cqrs_strategy_keys finds the keys that a window's deltas affect, and recomputes those only.
+ *
+ * The one row of a definition without a key is evaluated if anything affects it.
+ */
+bool
+cqrs_strategy_keys(CqrsProgramEntry *entry, CqrsWindow *window, Snapshot snapshot)
+{
+	const CqrsProgram *program = cqrs_program_of(entry);
+	Tuplestorestate *affected;
+	int64		naffected = find_affected(entry, window, &affected, snapshot);
+	List	   *patterns = NIL;
+	bool		full = naffected < 0;
+	ListCell   *cell;
+
+	if (naffected > 0 && program->nkeys > 0)
+	{
+		patterns = split(program, affected, naffected, program->affected, NULL);
+		full = program->nested && !choose_statements(entry, patterns);
+	}
+	else
+		tuplestore_end(affected);
+	if (full || (naffected > 0 && program->nkeys == 0))
+		cqrs_strategy_full(entry, snapshot);
+	foreach(cell, patterns)
+	{
+		Pattern    *pattern = lfirst(cell);
+
+		if (!full)
+			recompute_pattern(entry, pattern, snapshot);
+		tuplestore_end(pattern->rows);
+	}
+	return full;
 }

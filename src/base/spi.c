@@ -17,6 +17,8 @@
 #include "nodes/value.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
+#include "utils/plancache.h"
+#include "utils/resowner.h"
 #include "utils/snapmgr.h"
 
 #define CURSOR_FETCH_ROWS 1000
@@ -42,7 +44,7 @@ check_result(int result, const char *what, const char *sql)
  * cqrs_identity_enter becomes 'owner' in a security-restricted context, under recorded settings.
  *
  * Settings are applied as the server's own SET LOCAL would, in a level of their own.  Row security that would filter rows is an error instead: a
- * read model of some of the rows would be silently wrong.
+ * read model of some of the rows would be silently wrong.  Compiling statements that run for a few rows at a time would take longer than running them.
  */
 void
 cqrs_identity_enter(CqrsIdentity *saved, Oid owner, List *settings)
@@ -53,6 +55,7 @@ cqrs_identity_enter(CqrsIdentity *saved, Oid owner, List *settings)
 		(void) set_config_option(strVal(list_nth(settings, i)), strVal(list_nth(settings, i + 1)),
 								 PGC_SUSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
 	(void) set_config_option("row_security", "off", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	(void) set_config_option("jit", "off", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
 	SetUserIdAndSecContext(owner, saved->sec_context | SECURITY_RESTRICTED_OPERATION);
 }
 
@@ -167,6 +170,24 @@ void
 cqrs_spi_free(CqrsStatement *statement)
 {
 	check_result(SPI_freeplan(statement), "SPI_freeplan", NULL);
+}
+
+/*
+ * cqrs_spi_estimate returns the planner's estimates for a statement; the plan is the one that will be run.
+ */
+CqrsEstimate
+cqrs_spi_estimate(CqrsStatement *statement, bool one_row)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	CachedPlan *plan = SPI_plan_get_cached_plan(statement);
+	CqrsEstimate estimate;
+
+	if (plan == NULL)
+		elog(ERROR, "statement has no single plan");
+	estimate = cqrs_cost_estimate(linitial_node(PlannedStmt, plan->stmt_list), one_row);
+	ReleaseCachedPlan(plan, CurrentResourceOwner);
+	MemoryContextSwitchTo(caller);
+	return estimate;
 }
 
 /*

@@ -10,6 +10,7 @@
 #include "postgres.h"
 
 #include "access/tupdesc.h"
+#include "base/cost.h"
 #include "nodes/pg_list.h"
 #include "utils/snapshot.h"
 #include "utils/tuplestore.h"
@@ -57,6 +58,9 @@ extern Datum cqrs_spi_datum(uint64 row, int column, bool *isnull);
 /* Prepare 'sql' and, if 'keep', let it outlive the nesting. */
 extern CqrsStatement *cqrs_spi_prepare(const char *sql, int nargs, Oid *types, bool keep);
 extern void cqrs_spi_free(CqrsStatement *statement);
+
+/* What the planner expects of a kept statement without parameters (see base/cost.h).  The relations it names are offered. */
+extern CqrsEstimate cqrs_spi_estimate(CqrsStatement *statement, bool one_row);
 
 /*
  * Run a read-only statement that returns rows under 'snapshot', with the effects of our own earlier commands visible, into

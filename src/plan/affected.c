@@ -50,9 +50,9 @@ typedef struct Writer
  * source_behind returns the source that a relation of the definition is an occurrence of.
  */
 static CqrsProgramSource *
-source_behind(const CqrsProgram *program, Index relation)
+source_behind(const CqrsProgram *program, const CqrsTerm *term, Index relation)
 {
-	return &program->sources[program->query->source_of[relation]];
+	return &program->sources[term->skeleton->source_of[relation]];
 }
 
 /*
@@ -84,7 +84,7 @@ restate(Node *node, Writer *writer)
 		if (writer->forms[var->varno] == FORM_NET)
 			attnum = bms_member_index(writer->term->net, attnum) + 1;
 		else if (writer->forms[var->varno] != FORM_CURRENT)
-			attnum = column_of_delta(source_behind(writer->program, var->varno), attnum);
+			attnum = column_of_delta(source_behind(writer->program, writer->term, var->varno), attnum);
 		return (Node *) makeVar(writer->position[var->varno], attnum, var->vartype, var->vartypmod, var->varcollid, 0);
 	}
 	return expression_tree_mutator(node, restate, writer);
@@ -96,17 +96,17 @@ restate(Node *node, Writer *writer)
  * The deparser knows no named relations, but writes a reference to a WITH query just as one is written.
  */
 static RangeTblEntry *
-delta_entry(const CqrsProgram *program, Index relation)
+delta_entry(const Writer *writer, Index relation)
 {
-	CqrsProgramSource *source = source_behind(program, relation);
+	CqrsProgramSource *source = source_behind(writer->program, writer->term, relation);
 	RangeTblEntry *entry = makeNode(RangeTblEntry);
-	char	   *alias = rt_fetch(relation, program->query->tree->rtable)->eref->aliasname;
+	char	   *alias = rt_fetch(relation, writer->term->skeleton->rtable)->eref->aliasname;
 	List	   *columns = NIL;
 
 	for (int i = 0; i < source->delta->natts; i++)
 		columns = lappend(columns, makeString(pstrdup(NameStr(TupleDescAttr(source->delta, i)->attname))));
 	entry->rtekind = RTE_CTE;
-	entry->ctename = psprintf("%s%d", CQRS_DELTA_PREFIX, program->query->source_of[relation]);
+	entry->ctename = psprintf("%s%d", CQRS_DELTA_PREFIX, writer->term->skeleton->source_of[relation]);
 	entry->alias = makeAlias(alias, NIL);
 	entry->eref = makeAlias(alias, columns);
 	entry->inFromCl = true;
@@ -254,15 +254,15 @@ subquery_entry(Query *subquery, char *alias)
  * either_entry makes the entry of a table united with its old images.
  */
 static RangeTblEntry *
-either_entry(const CqrsProgram *program, Index relation)
+either_entry(const Writer *writer, Index relation)
 {
-	CqrsProgramSource *source = source_behind(program, relation);
-	RangeTblEntry *table = copyObject(rt_fetch(relation, program->query->tree->rtable));
+	CqrsProgramSource *source = source_behind(writer->program, writer->term, relation);
+	RangeTblEntry *table = copyObject(rt_fetch(relation, writer->term->skeleton->rtable));
 	Query	   *query = new_query();
 	SetOperationStmt *united = makeNode(SetOperationStmt);
 
 	add_entry(query, subquery_entry(select_columns(source, table, false), "current"));
-	add_entry(query, subquery_entry(select_columns(source, delta_entry(program, relation), true), "old"));
+	add_entry(query, subquery_entry(select_columns(source, delta_entry(writer, relation), true), "old"));
 	united->op = SETOP_UNION;
 	united->all = true;
 	united->larg = linitial(query->jointree->fromlist);
@@ -279,7 +279,6 @@ either_entry(const CqrsProgram *program, Index relation)
 static void
 add_relation(Writer *writer, Index relation)
 {
-	const CqrsProgram *program = writer->program;
 	RangeTblEntry *entry;
 
 	switch (writer->forms[relation])
@@ -287,18 +286,18 @@ add_relation(Writer *writer, Index relation)
 		case FORM_ABSENT:
 			return;
 		case FORM_CURRENT:
-			entry = copyObject(rt_fetch(relation, program->query->tree->rtable));
+			entry = copyObject(rt_fetch(relation, writer->term->skeleton->rtable));
 			break;
 		case FORM_EITHER:
-			entry = either_entry(program, relation);
+			entry = either_entry(writer, relation);
 			break;
 		case FORM_NET:
-			entry = delta_entry(program, relation);
-			entry = subquery_entry(select_net(source_behind(program, relation), entry, writer->term->net),
+			entry = delta_entry(writer, relation);
+			entry = subquery_entry(select_net(source_behind(writer->program, writer->term, relation), entry, writer->term->net),
 								   entry->eref->aliasname);
 			break;
 		default:
-			entry = delta_entry(program, relation);
+			entry = delta_entry(writer, relation);
 			break;
 	}
 	add_entry(writer->query, entry);
@@ -366,7 +365,7 @@ add_conditions(Writer *writer, int nrelations)
 		conditions = lappend(conditions, restate(lfirst(cell), writer));
 	for (int relation = 1; relation <= nrelations; relation++)
 		if (writer->forms[relation] == FORM_OLD)
-			conditions = lappend(conditions, old_images(source_behind(writer->program, relation),
+			conditions = lappend(conditions, old_images(source_behind(writer->program, writer->term, relation),
 														writer->position[relation]));
 	foreach(cell, writer->term->unmatched)
 		conditions = lappend(conditions, has_no_match(writer, lfirst(cell), nrelations));
@@ -397,7 +396,7 @@ add_keys(Writer *writer)
 		query->targetList = lappend(query->targetList, target);
 		query->distinctClause = lappend(query->distinctClause, distinct);
 	}
-	if (writer->term->constant && query->jointree->quals == NULL)
+	if (writer->term->keys == NIL || (writer->term->constant && query->jointree->quals == NULL))
 	{
 		query->distinctClause = NIL;
 		query->limitCount = (Node *) makeConst(INT8OID, -1, InvalidOid, sizeof(int64), Int64GetDatum(1), false,
@@ -412,7 +411,7 @@ add_keys(Writer *writer)
 static char *
 write_term(const CqrsProgram *program, const CqrsTerm *term, const Form *forms)
 {
-	int			nrelations = list_length(program->query->tree->rtable);
+	int			nrelations = list_length(term->skeleton->rtable);
 	Writer		writer = {.program = program, .term = term, .forms = forms};
 
 	writer.position = palloc0(sizeof(int) * (nrelations + 1));
@@ -436,8 +435,8 @@ with_old_images(const CqrsProgram *program, const CqrsTerm *term, Bitmapset *cha
 	int			relation = -1;
 
 	while (term->united && (relation = bms_next_member(term->path, relation)) >= 0)
-		if (bms_is_member(program->query->source_of[relation], changed) &&
-			source_behind(program, relation)->strategy == CQRS_STRATEGY_KEYS)
+		if (bms_is_member(term->skeleton->source_of[relation], changed) &&
+			source_behind(program, term, relation)->strategy == CQRS_STRATEGY_KEYS)
 			result = bms_add_member(result, relation);
 	return result;
 }
@@ -462,7 +461,7 @@ append_new(List *statements, char *statement)
 static List *
 write_choices(List *statements, const CqrsProgram *program, const CqrsTerm *term, Bitmapset *changed)
 {
-	int			nrelations = list_length(program->query->tree->rtable);
+	int			nrelations = list_length(term->skeleton->rtable);
 	Form	   *forms = palloc0(sizeof(Form) * (nrelations + 1));
 	Relids		either = with_old_images(program, term, changed);
 	bool		multiply = bms_num_members(either) <= CHOICES_LIMIT;

@@ -1,13 +1,19 @@
 /*
  * plan/compute.c
- *		Strategy keys, flat form: the definition with the affected keys as a semi-join below its grouping.
+ *		Strategy keys: the statements that recompute affected keys, all at once or one by one.
  *
- * The planner then chooses, by the number of keys, between looking them up and hashing.  The statement is the definition's own tree, written out by the
- * server's deparser.  Memory is CurrentMemoryContext's.
+ * All at once: the definition with the affected keys as a semi-join, below its grouping where that is possible, and the planner chooses, by the number of keys,
+ * between looking them up and hashing.  The statement is then the definition's own tree, written out by the server's deparser.
+ *
+ * One by one: the key is a parameter of the definition, and equality carries it into subqueries, where no semi-join gets to.
+ *
+ * Memory is CurrentMemoryContext's.
  */
 #include "postgres.h"
 
+#include "base/names.h"
 #include "catalog/pg_type.h"
+#include "lib/stringinfo.h"
 #include "nodes/makefuncs.h"
 #include "optimizer/clauses.h"
 #include "plan/query.h"
@@ -71,10 +77,10 @@ is_among(const CqrsProgram *program, List *conditions)
 }
 
 /*
- * cqrs_plan_compute makes the statement that recomputes affected keys of one null pattern.
+ * compute_filtered makes the statement from the definition's tree.
  */
-char *
-cqrs_plan_compute(const CqrsProgram *program, uint32 nulls)
+static char *
+compute_filtered(const CqrsProgram *program, uint32 nulls)
 {
 	Query	   *tree = copyObject(program->query->tree);
 	List	   *equalities = NIL;
@@ -99,4 +105,77 @@ cqrs_plan_compute(const CqrsProgram *program, uint32 nulls)
 		tree->hasSubLinks = true;
 	}
 	return pg_get_querydef(tree, false);
+}
+
+/*
+ * compute_chosen makes the statement from the definition as it is, and picks rows from what it yields.
+ */
+static char *
+compute_chosen(const CqrsProgram *program, uint32 nulls)
+{
+	StringInfoData sql;
+	StringInfoData equal;
+	const char *separator;
+
+	initStringInfo(&sql);
+	initStringInfo(&equal);
+	appendStringInfoString(&sql, "SELECT ");
+	cqrs_match_append_columns(&sql, program, "q.");
+	appendStringInfo(&sql, " FROM %s AS q", cqrs_name_relation(program->definition));
+	separator = cqrs_match_append_pattern(&sql, program, nulls, 'q', " WHERE ");
+	(void) cqrs_match_append_equal(&equal, program, nulls, 'a', 'q', " WHERE ");
+	if (equal.len > 0)
+		appendStringInfo(&sql, "%sEXISTS (SELECT FROM %s AS a%s)", separator, CQRS_AFFECTED, equal.data);
+	return sql.data;
+}
+
+/*
+ * cqrs_plan_compute makes the statement that recomputes affected keys of one null pattern, all at once.
+ */
+char *
+cqrs_plan_compute(const CqrsProgram *program, uint32 nulls)
+{
+	return program->query->filtered ? compute_filtered(program, nulls) : compute_chosen(program, nulls);
+}
+
+/*
+ * cqrs_plan_compute_each makes the statement that recomputes affected keys of one null pattern, one by one.
+ *
+ * OFFSET 0 keeps the planner from making a join of it.
+ */
+char *
+cqrs_plan_compute_each(const CqrsProgram *program, uint32 nulls)
+{
+	StringInfoData sql;
+	StringInfoData equal;
+	const char *separator;
+
+	initStringInfo(&equal);
+	separator = cqrs_match_append_equal(&equal, program, nulls, 'q', 'a', " WHERE ");
+	if (equal.len == 0)
+		return compute_chosen(program, nulls);
+	(void) cqrs_match_append_pattern(&equal, program, nulls, 'q', separator);
+	initStringInfo(&sql);
+	appendStringInfoString(&sql, "SELECT ");
+	cqrs_match_append_columns(&sql, program, "c.");
+	appendStringInfo(&sql, " FROM %s AS a CROSS JOIN LATERAL (SELECT ", CQRS_AFFECTED);
+	cqrs_match_append_columns(&sql, program, "q.");
+	appendStringInfo(&sql, " FROM %s AS q%s OFFSET 0) AS c", cqrs_name_relation(program->definition), equal.data);
+	return sql.data;
+}
+
+/*
+ * cqrs_plan_distinct makes the statement that takes repetitions out of the affected keys.
+ */
+char *
+cqrs_plan_distinct(const CqrsProgram *program)
+{
+	StringInfoData sql;
+
+	initStringInfo(&sql);
+	appendStringInfoString(&sql, "SELECT DISTINCT ");
+	for (int i = 0; i < program->nkeys; i++)
+		appendStringInfo(&sql, "%sa.%s", i ? ", " : "", NameStr(TupleDescAttr(program->affected, i)->attname));
+	appendStringInfo(&sql, " FROM %s AS a", CQRS_AFFECTED);
+	return sql.data;
 }

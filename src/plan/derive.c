@@ -7,16 +7,20 @@
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
 #include "access/relation.h"
+#include "catalog/pg_class.h"
 #include "catalog/pg_type.h"
-#include "optimizer/optimizer.h"
 #include "parser/parsetree.h"
 #include "plan/query.h"
 #include "registry/registry.h"
 #include "storage/lockdefs.h"
+#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
+#include "utils/rls.h"
+#include "utils/syscache.h"
 
 /*
  * row_of returns the row type of a relation.
@@ -83,7 +87,44 @@ shape_affected(CqrsProgram *program)
 }
 
 /*
- * take_apart keeps what keys.c needs of a query of one level.
+ * may_read tells whether a role may read the columns of a source that the definition reads, and all its rows.
+ */
+static bool
+may_read(const CqrsProgramSource *source, Oid role)
+{
+	int			column = -1;
+
+	if (check_enable_rls(source->relation, role, true) != RLS_NONE)
+		return false;
+	if (pg_class_aclcheck(source->relation, role, ACL_SELECT) == ACLCHECK_OK)
+		return true;
+	while ((column = bms_next_member(source->watched, column)) >= 0)
+		if (pg_attribute_aclcheck(source->relation, column, role, ACL_SELECT) != ACLCHECK_OK)
+			return false;
+	return !bms_is_empty(source->watched);
+}
+
+/*
+ * find_readable finds out which sources may stand in statements by themselves.
+ *
+ * Those that the definition names are checked whenever statements run; the others are read with the rights of the views' owners otherwise.
+ */
+static void
+find_readable(CqrsProgram *program)
+{
+	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(program->definition));
+	Oid			owner;
+
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for relation %u", program->definition);
+	owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
+	ReleaseSysCache(tuple);
+	for (int i = 0; i < program->nsources; i++)
+		program->sources[i].readable = program->sources[i].direct || may_read(&program->sources[i], owner);
+}
+
+/*
+ * take_apart keeps what the statements that recompute keys are made from.
  */
 static void
 take_apart(CqrsProgram *program, Query *tree)
@@ -91,27 +132,15 @@ take_apart(CqrsProgram *program, Query *tree)
 	CqrsQuery  *query = program->query;
 	ListCell   *cell;
 
-	tree->sortClause = NIL;
+	if (!tree->hasDistinctOn)
+		tree->sortClause = NIL;
 	query->tree = tree;
-	query->join = cqrs_join_build(tree);
+	query->filtered = tree->setOperations == NULL && tree->groupingSets == NIL;
+	program->nested = !query->filtered;
+	foreach(cell, query->skeletons)
+		program->nested = program->nested || ((CqrsSkeleton *) lfirst(cell))->partial;
 	for (int i = 0; i < program->nkeys; i++)
-	{
-		Node	   *key = (Node *) get_tle_by_resno(tree->targetList, program->key[i])->expr;
-
-		query->keys = lappend(query->keys, key);
-		query->flat_keys = lappend(query->flat_keys, flatten_join_alias_vars(tree, copyObject(key)));
-	}
-	query->source_of = palloc(sizeof(int) * (list_length(tree->rtable) + 1));
-	foreach(cell, tree->rtable)
-	{
-		RangeTblEntry *entry = lfirst(cell);
-		int		   *index = &query->source_of[foreach_current_index(cell) + 1];
-
-		*index = -1;
-		for (int i = 0; i < program->nsources && entry->rtekind == RTE_RELATION; i++)
-			if (program->sources[i].relation == entry->relid)
-				*index = i;
-	}
+		query->keys = lappend(query->keys, get_tle_by_resno(tree->targetList, program->key[i])->expr);
 }
 
 /*
@@ -120,18 +149,16 @@ take_apart(CqrsProgram *program, Query *tree)
 static void
 choose_strategy(CqrsProgram *program, Query *tree)
 {
-	const char *obstacle = cqrs_query_obstacle(tree);
+	const char *obstacle;
 
-	if (obstacle == NULL && program->nkeys == 0)
-		obstacle = "the key has no columns";
+	find_readable(program);
+	obstacle = cqrs_skeleton_derive(program, tree);
 	if (obstacle == NULL)
 	{
 		take_apart(program, tree);
-		obstacle = cqrs_keys_obstacle(program);
+		obstacle = cqrs_keys_derive(program);
 	}
-	if (obstacle == NULL)
-		cqrs_keys_derive(program);
-	else
+	if (obstacle != NULL)
 		cqrs_full_derive(program, obstacle);
 
 	program->strategy = CQRS_STRATEGY_FULL;

@@ -127,9 +127,11 @@ affected_lines(List *lines, const CqrsProgram *program, int source)
 static List *
 pattern_lines(List *lines, const CqrsProgram *program, uint32 nulls, const char *of)
 {
-	if (program->strategy == CQRS_STRATEGY_KEYS)
+	if (program->strategy == CQRS_STRATEGY_KEYS && program->nkeys > 0)
 	{
 		lines = lappend(lines, psprintf("compute%s: %s", of, one_line(cqrs_plan_compute(program, nulls))));
+		if (program->nested)
+			lines = lappend(lines, psprintf("compute one by one%s: %s", of, cqrs_plan_compute_each(program, nulls)));
 		lines = lappend(lines, psprintf("delete%s: %s", of, cqrs_plan_delete(program, nulls, false)));
 	}
 	else

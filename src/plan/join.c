@@ -52,10 +52,10 @@ cqrs_join_whole_row(Node *node)
 }
 
 /*
- * add_conjuncts takes a condition apart at its ANDs.
+ * cqrs_join_conjuncts takes a condition apart at its ANDs.
  */
-static List *
-add_conjuncts(List *conjuncts, Node *condition)
+List *
+cqrs_join_conjuncts(List *conjuncts, Node *condition, int depth)
 {
 	CqrsConjunct *conjunct;
 	ListCell   *cell;
@@ -65,11 +65,12 @@ add_conjuncts(List *conjuncts, Node *condition)
 	if (is_andclause(condition))
 	{
 		foreach(cell, ((BoolExpr *) condition)->args)
-			conjuncts = add_conjuncts(conjuncts, lfirst(cell));
+			conjuncts = cqrs_join_conjuncts(conjuncts, lfirst(cell), depth);
 		return conjuncts;
 	}
 	conjunct = palloc(sizeof(CqrsConjunct));
 	conjunct->clause = condition;
+	conjunct->depth = depth;
 	conjunct->relations = pull_varnos(NULL, condition);
 	conjunct->strict = !bms_is_empty(conjunct->relations) && !whole_row_walker(condition, NULL) &&
 		bms_is_subset(conjunct->relations, find_nonnullable_rels(condition));
@@ -109,7 +110,7 @@ build(Node *node)
 	{
 		foreach(cell, ((FromExpr *) node)->fromlist)
 			add_child(join, lfirst(cell));
-		join->conjuncts = add_conjuncts(NIL, ((FromExpr *) node)->quals);
+		join->conjuncts = cqrs_join_conjuncts(NIL, ((FromExpr *) node)->quals, 0);
 	}
 	else
 	{
@@ -118,7 +119,7 @@ build(Node *node)
 		join->type = expr->jointype;
 		add_child(join, expr->larg);
 		add_child(join, expr->rarg);
-		join->conjuncts = add_conjuncts(NIL, expr->quals);
+		join->conjuncts = cqrs_join_conjuncts(NIL, expr->quals, 0);
 	}
 	return join;
 }

@@ -15,10 +15,8 @@
 #include "postgres.h"
 
 #include "access/sysattr.h"
-#include "base/names.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
-#include "optimizer/clauses.h"
 #include "optimizer/optimizer.h"
 #include "parser/parsetree.h"
 #include "plan/query.h"
@@ -27,35 +25,8 @@
 /* More of the key's relations than this on nullable sides, and a change would ask for too many statements. */
 #define NULLABLE_LIMIT 4
 
-/*
- * cqrs_keys_obstacle says in words why the key of a query of one level cannot be followed, or NULL.
- */
-const char *
-cqrs_keys_obstacle(const CqrsProgram *program)
-{
-	Relids		relations = NULL;
-	Relids		present;
-	ListCell   *cell;
-
-	foreach(cell, program->query->flat_keys)
-	{
-		Node	   *key = lfirst(cell);
-		AttrNumber	attnum = program->key[foreach_current_index(cell)];
-		const char *name = NameStr(TupleDescAttr(program->row, attnum - 1)->attname);
-
-		if (contain_agg_clause(key))
-			return psprintf("the key's column %s is an aggregate", cqrs_name_identifier(name));
-		if (cqrs_join_whole_row(key))
-			return psprintf("the key's column %s is made of a whole row", cqrs_name_identifier(name));
-		relations = bms_add_members(relations, pull_varnos(NULL, key));
-	}
-	present = cqrs_join_reduce(program->query->join, NULL, NULL);
-	if (bms_num_members(bms_difference(relations, present)) > NULLABLE_LIMIT)
-		return "the key's columns come from too many relations on the nullable sides of outer joins";
-	return NULL;
-}
-
-/* ---- deriving: from the query to terms ---- */
+/* The same for ways in which one source reaches the key. */
+#define TERMS_LIMIT 64
 
 /*
  * null_extend replaces the columns of absent relations by nulls, of base types: a domain may refuse a null that it does not refuse an outer join.
@@ -222,14 +193,14 @@ add_condition_columns(const CqrsJoin *join, Index relation, Bitmapset **columns)
 static void
 net_out(CqrsTerm *term, const CqrsProgram *program)
 {
-	CqrsQuery  *query = program->query;
-	CqrsProgramSource *source = &program->sources[query->source_of[term->relation]];
+	const CqrsSkeleton *skeleton = term->skeleton;
+	CqrsProgramSource *source = &program->sources[skeleton->source_of[term->relation]];
 	Bitmapset  *columns = NULL;
 	int			member = -1;
 
-	if (!rt_fetch(term->relation, query->tree->rtable)->inh)
+	if (!rt_fetch(term->relation, skeleton->rtable)->inh)
 		return;
-	add_condition_columns(query->join, term->relation, &columns);
+	add_condition_columns(skeleton->join, term->relation, &columns);
 	while ((member = bms_next_member(columns, member)) >= 0)
 	{
 		AttrNumber	attnum = member + FirstLowInvalidHeapAttributeNumber;
@@ -266,62 +237,83 @@ find_path(CqrsTerm *term, List *conjuncts, bool *pairs)
 }
 
 /*
+ * add_clauses has a term fulfil the conditions about relations on its path.
+ *
+ * Those of inner queries come first, as they do where the definition is evaluated: what they keep out may be what others fail on.
+ */
+static void
+add_clauses(CqrsTerm *term, List *conjuncts)
+{
+	int			deepest = 0;
+	ListCell   *cell;
+
+	foreach(cell, conjuncts)
+		deepest = Max(deepest, ((CqrsConjunct *) lfirst(cell))->depth);
+	for (int depth = deepest; depth >= 0; depth--)
+	{
+		foreach(cell, conjuncts)
+		{
+			CqrsConjunct *conjunct = lfirst(cell);
+
+			if (conjunct->depth == depth && bms_is_subset(conjunct->relations, term->path))
+				term->clauses = lappend(term->clauses, conjunct->clause);
+		}
+	}
+}
+
+/*
  * link_term finds the relations and conditions of a term; false if nothing leads to the key.
  *
  * Relations of the path need not be united with old images where the nearest change to the key finds it: if the key comes from one relation and every
- * condition is about two.  That does not hold for those that are there because of a match.
+ * condition is about two.  That does not hold for those that are there because of a match, and is not known of more than one query level.
  */
 static bool
-link_term(CqrsTerm *term, const CqrsQuery *query, Relids present, bool one_relation)
+link_term(CqrsTerm *term, Relids present, Relids absent, bool one_relation)
 {
+	const CqrsSkeleton *skeleton = term->skeleton;
 	List	   *conjuncts;
 	bool		pairs;
-	ListCell   *cell;
 
-	(void) cqrs_join_reduce(query->join, bms_add_member(bms_copy(present), term->relation), &conjuncts);
+	(void) cqrs_join_reduce(skeleton->join, bms_add_member(bms_copy(present), term->relation), &conjuncts);
 	bring_near(term, conjuncts);
 	if (!find_path(term, conjuncts, &pairs))
 		return false;
-	if (term->constant && term->unmatched == NIL)
+	if (term->constant && !bms_is_empty(absent) && term->unmatched == NIL)
 		return true;
-	foreach(cell, conjuncts)
-	{
-		CqrsConjunct *conjunct = lfirst(cell);
-
-		if (bms_is_subset(conjunct->relations, term->path))
-			term->clauses = lappend(term->clauses, conjunct->clause);
-	}
+	add_clauses(term, conjuncts);
 	term->path = bms_del_member(term->path, term->relation);
-	term->united = !(pairs && one_relation && term->unmatched == NIL);
+	term->united = !(pairs && one_relation && term->unmatched == NIL && !skeleton->partial);
 	return true;
 }
 
 /*
  * make_term makes the term of one relation and null pattern.
  *
- * Sets *result to NULL where no row can have that pattern.  False if the key cannot be reached.
+ * Sets *result to NULL where no row can have that pattern.  False if the key cannot be reached.  What narrows terms is about conditions that are all known.
  */
 static bool
-make_term(const CqrsProgram *program, Index relation, Relids absent, CqrsTerm **result)
+make_term(const CqrsProgram *program, const CqrsSkeleton *skeleton, Index relation, Relids absent, CqrsTerm **result)
 {
-	const CqrsQuery *query = program->query;
 	CqrsTerm   *term = palloc0(sizeof(CqrsTerm));
-	Relids		all = pull_varnos(NULL, (Node *) query->flat_keys);
+	Relids		all = pull_varnos(NULL, (Node *) skeleton->keys);
 	Relids		present = bms_difference(all, absent);
-	Relids		implied = cqrs_join_reduce(query->join, present, NULL);
+	Relids		implied = cqrs_join_reduce(skeleton->join, present, NULL);
 
 	*result = NULL;
 	if (bms_overlap(implied, absent))
 		return true;
 	*result = term;
+	term->skeleton = skeleton;
 	term->relation = relation;
-	term->keys = (List *) null_extend((Node *) query->flat_keys, absent);
+	term->keys = (List *) null_extend((Node *) skeleton->keys, absent);
 	term->constant = bms_is_empty(present);
+	if (skeleton->partial)
+		return link_term(term, present, absent, false);
 	if (bms_is_member(relation, absent))
 		net_out(term, program);
 	else if (bms_is_member(relation, implied))
-		find_unmatched(term, query->join, absent, implied);
-	return link_term(term, query, present, bms_membership(all) == BMS_SINGLETON);
+		find_unmatched(term, skeleton->join, absent, implied);
+	return link_term(term, present, absent, bms_membership(all) == BMS_SINGLETON);
 }
 
 /*
@@ -343,16 +335,15 @@ subset(Relids set, uint32 mask)
  * add_terms adds the terms of one relation; false if the key cannot be reached in one of them.
  */
 static bool
-add_terms(const CqrsProgram *program, Index relation, List **terms)
+add_terms(const CqrsProgram *program, const CqrsSkeleton *skeleton, Index relation, List **terms)
 {
-	const CqrsQuery *query = program->query;
-	Relids		nullable = bms_difference(pull_varnos(NULL, (Node *) query->flat_keys),
-										  cqrs_join_reduce(query->join, NULL, NULL));
+	Relids		nullable = bms_difference(pull_varnos(NULL, (Node *) skeleton->keys),
+										  cqrs_join_reduce(skeleton->join, NULL, NULL));
 	CqrsTerm   *term;
 
 	for (uint32 mask = 0; mask < (1u << bms_num_members(nullable)); mask++)
 	{
-		if (!make_term(program, relation, subset(nullable, mask), &term))
+		if (!make_term(program, skeleton, relation, subset(nullable, mask), &term))
 			return false;
 		if (term != NULL)
 			*terms = lappend(*terms, term);
@@ -364,13 +355,13 @@ add_terms(const CqrsProgram *program, Index relation, List **terms)
  * image_columns has the columns of some relations that an expression mentions found in images.
  */
 static void
-image_columns(CqrsProgram *program, Node *node, Relids relations)
+image_columns(CqrsProgram *program, const CqrsSkeleton *skeleton, Node *node, Relids relations)
 {
 	int			relation = -1;
 
 	while ((relation = bms_next_member(relations, relation)) >= 0)
 	{
-		CqrsProgramSource *source = &program->sources[program->query->source_of[relation]];
+		CqrsProgramSource *source = &program->sources[skeleton->source_of[relation]];
 		Bitmapset  *columns = NULL;
 		int			member = -1;
 
@@ -388,48 +379,86 @@ image_columns(CqrsProgram *program, Node *node, Relids relations)
 static void
 image_term(CqrsProgram *program, const CqrsTerm *term)
 {
-	CqrsProgramSource *source = &program->sources[program->query->source_of[term->relation]];
+	CqrsProgramSource *source = &program->sources[term->skeleton->source_of[term->relation]];
 	Relids		relations = bms_make_singleton(term->relation);
 	ListCell   *cell;
 
 	if (term->united)
 		relations = bms_add_members(relations, term->path);
-	image_columns(program, (Node *) term->keys, relations);
-	image_columns(program, (Node *) term->clauses, relations);
+	image_columns(program, term->skeleton, (Node *) term->keys, relations);
+	image_columns(program, term->skeleton, (Node *) term->clauses, relations);
 	foreach(cell, term->unmatched)
 	{
 		const CqrsUnmatched *unmatched = lfirst(cell);
 
-		image_columns(program, (Node *) unmatched->clauses, bms_del_member(bms_copy(relations), unmatched->relation));
+		image_columns(program, term->skeleton, (Node *) unmatched->clauses,
+					  bms_del_member(bms_copy(relations), unmatched->relation));
 	}
 	source->imaged = bms_add_members(source->imaged, term->net);
 }
 
 /*
+ * add_occurrences adds the terms of a source in a skeleton; says why it cannot be followed, if so.
+ */
+static const char *
+add_occurrences(CqrsProgram *program, const CqrsSkeleton *skeleton, int source)
+{
+	int			nrelations = list_length(skeleton->rtable);
+
+	for (int relation = 1; relation <= nrelations; relation++)
+		if (skeleton->source_of[relation] == source &&
+			!add_terms(program, skeleton, relation, &program->query->terms[source]))
+			return psprintf("no condition links %s with the key", rt_fetch(relation, skeleton->rtable)->eref->aliasname);
+	return NULL;
+}
+
+/*
+ * follow finds the terms of one source; says why it cannot be followed, if so.
+ */
+static const char *
+follow(CqrsProgram *program, int source)
+{
+	const char *reason = NULL;
+	ListCell   *cell;
+
+	if (!program->sources[source].readable)
+		return "the owner of the projection may not read it itself";
+	foreach(cell, program->query->skeletons)
+		if (reason == NULL)
+			reason = add_occurrences(program, lfirst(cell), source);
+	if (reason == NULL && program->query->terms[source] == NIL)
+		return "the query does not use it";
+	if (reason == NULL && list_length(program->query->terms[source]) > TERMS_LIMIT)
+		return "it reaches the key in too many ways";
+	return reason;
+}
+
+/*
  * cqrs_keys_derive finds the terms of every source; one whose changes cannot be linked with the key is full.
  */
-void
+const char *
 cqrs_keys_derive(CqrsProgram *program)
 {
 	CqrsQuery  *query = program->query;
-	int			nrelations = list_length(query->tree->rtable);
+	ListCell   *cell;
 
+	foreach(cell, query->skeletons)
+	{
+		CqrsSkeleton *skeleton = lfirst(cell);
+
+		if (bms_num_members(bms_difference(pull_varnos(NULL, (Node *) skeleton->keys),
+										   cqrs_join_reduce(skeleton->join, NULL, NULL))) > NULLABLE_LIMIT)
+			return "the key's columns come from too many relations on the nullable sides of outer joins";
+	}
 	query->terms = palloc0(sizeof(List *) * program->nsources);
 	for (int i = 0; i < program->nsources; i++)
 	{
 		CqrsProgramSource *source = &program->sources[i];
 
-		source->strategy = CQRS_STRATEGY_KEYS;
-		for (int relation = 1; relation <= nrelations; relation++)
-		{
-			if (query->source_of[relation] != i || add_terms(program, relation, &query->terms[i]))
-				continue;
-			source->strategy = CQRS_STRATEGY_FULL;
-			source->reason = psprintf("no condition links %s with the key",
-									  rt_fetch(relation, query->tree->rtable)->eref->aliasname);
+		source->reason = follow(program, i);
+		source->strategy = source->reason == NULL ? CQRS_STRATEGY_KEYS : CQRS_STRATEGY_FULL;
+		if (source->reason != NULL)
 			query->terms[i] = NIL;
-			break;
-		}
 	}
 	for (int i = 0; i < program->nsources; i++)
 	{
@@ -438,4 +467,5 @@ cqrs_keys_derive(CqrsProgram *program)
 		foreach(cell, query->terms[i])
 			image_term(program, lfirst(cell));
 	}
+	return NULL;
 }

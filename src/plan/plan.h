@@ -35,6 +35,7 @@ typedef struct CqrsProgramSource
 	Bitmapset  *imaged;			/* those of them that statements must find in images: by them affected keys are found; none with full */
 	CqrsStrategy strategy;		/* what a change of it asks for */
 	const char *reason;			/* why not a better one; NULL for keys */
+	bool		readable;		/* the owner may read it without the views through which the definition does */
 	bool		direct;			/* named by the definition itself (not through another view): the owner's SELECT on it is checked each batch */
 
 	/*
@@ -56,6 +57,7 @@ typedef struct CqrsProgram
 	AttrNumber *key;			/* into row */
 	TupleDesc	affected;		/* the key's columns, in key order, under names of our own */
 	Bitmapset  *key_nullable;	/* indexes into key (from 0) of columns that can be null */
+	bool		nested;			/* the definition has more than one level: how to recompute keys, and whether to, is a matter of cost */
 	bool		key_unique;		/* proved by the query (GROUP BY, primary key): no need to look for duplicates */
 	int			nsources;
 	CqrsProgramSource *sources;
@@ -90,11 +92,18 @@ extern CqrsProgram *cqrs_plan_derive(Oid definition, Oid table, const AttrNumber
  */
 extern List *cqrs_plan_affected(const CqrsProgram *program, int source, Bitmapset *changed);
 
+/* The affected keys, offered as CQRS_AFFECTED, each once. */
+extern char *cqrs_plan_distinct(const CqrsProgram *program);
+
 /*
  * Null patterns: a bit for each key column that is null.  The statement that recomputes the affected keys of pattern 'nulls' (offered as
  * CQRS_AFFECTED, holding only keys of that pattern; not read if all columns are null); columns as program->row.
+ *
+ * The first form recomputes them all at once, the second one by one, where each must be offered once only.  Whoever runs them chooses by their cost.  The key
+ * has columns: a row without a key is evaluated.
  */
 extern char *cqrs_plan_compute(const CqrsProgram *program, uint32 nulls);
+extern char *cqrs_plan_compute_each(const CqrsProgram *program, uint32 nulls);
 
 /* The full evaluation: columns as program->row. */
 extern char *cqrs_plan_evaluate(const CqrsProgram *program);

@@ -1,6 +1,6 @@
 /*
  * plan/query.c
- *		Walking a definition: what it reads, and whether it is one level of joins.
+ *		Walking a definition: what it reads.
  *
  * Takes ACCESS SHARE on what it reads and keeps it to the end of the transaction.  Trees are copied out of the relation cache before they are looked
  * at, so nothing here touches cached ones.  Memory is CurrentMemoryContext's.
@@ -9,13 +9,11 @@
 
 #include "access/relation.h"
 #include "access/sysattr.h"
-#include "base/names.h"
 #include "catalog/pg_class.h"
 #include "nodes/nodeFuncs.h"
 #include "plan/query.h"
 #include "rewrite/rewriteHandler.h"
 #include "storage/lockdefs.h"
-#include "utils/lsyscache.h"
 #include "utils/rel.h"
 
 /* State of the walk that collects sources. */
@@ -176,93 +174,4 @@ cqrs_query_collect(CqrsProgram *program, Query *tree)
 	program->sources = palloc0(sizeof(CqrsProgramSource) * Max(program->nsources, 1));
 	foreach(cell, collector.sources)
 		program->sources[foreach_current_index(cell)] = *(CqrsProgramSource *) lfirst(cell);
-}
-
-/*
- * clause_obstacle names the first clause that one level of joins, WHERE, GROUP BY and HAVING does not have.
- */
-static const char *
-clause_obstacle(const Query *tree)
-{
-	if (tree->setOperations != NULL)
-		return "the query is a set operation";
-	if (tree->cteList != NIL)
-		return "the query has a WITH clause";
-	if (tree->hasSubLinks)
-		return "the query has a subquery in an expression";
-	if (tree->distinctClause != NIL)
-		return "the query has DISTINCT";
-	if (tree->hasWindowFuncs)
-		return "the query has a window function";
-	if (tree->hasTargetSRFs)
-		return "the query has a set-returning function in its select list";
-	if (tree->limitCount != NULL || tree->limitOffset != NULL)
-		return "the query has LIMIT or OFFSET";
-	if (tree->groupingSets != NIL)
-		return "the query has grouping sets";
-	if ((tree->hasAggs || tree->havingQual != NULL) && tree->groupClause == NIL)
-		return "the query aggregates without GROUP BY";
-	return NULL;
-}
-
-/*
- * entry_obstacle names what is not a plain table in FROM.
- */
-static const char *
-entry_obstacle(const RangeTblEntry *entry)
-{
-	switch (entry->rtekind)
-	{
-		case RTE_RELATION:
-			if (entry->relkind == RELKIND_VIEW)
-				return psprintf("the query reads the view %s", cqrs_name_shown(entry->relid));
-			return NULL;
-		case RTE_JOIN:
-			return NULL;
-		case RTE_SUBQUERY:
-			return "the query has a subquery in FROM";
-		case RTE_FUNCTION:
-		case RTE_TABLEFUNC:
-			return "the query has a function in FROM";
-		case RTE_VALUES:
-			return "the query has VALUES in FROM";
-		default:
-			return "the query has more in FROM than tables";
-	}
-}
-
-/*
- * named_like_ours tells whether a table's name would be taken for a relation that the applier offers.
- */
-static bool
-named_like_ours(const char *name)
-{
-	return strncmp(name, CQRS_DELTA_PREFIX, strlen(CQRS_DELTA_PREFIX)) == 0 ||
-		strcmp(name, CQRS_AFFECTED) == 0 || strcmp(name, CQRS_COMPUTED) == 0;
-}
-
-/*
- * cqrs_query_obstacle says in words why the flat strategy cannot take a definition's query, or NULL.
- */
-const char *
-cqrs_query_obstacle(Query *tree)
-{
-	const char *obstacle = clause_obstacle(tree);
-	bool		reads = false;
-	ListCell   *cell;
-
-	foreach(cell, tree->rtable)
-	{
-		RangeTblEntry *entry = lfirst(cell);
-
-		if (obstacle != NULL)
-			return obstacle;
-		if (!entry->inFromCl)
-			continue;
-		reads = true;
-		obstacle = entry_obstacle(entry);
-		if (obstacle == NULL && entry->rtekind == RTE_RELATION && named_like_ours(get_rel_name(entry->relid)))
-			obstacle = psprintf("the table %s is named as a relation of the applier is", cqrs_name_shown(entry->relid));
-	}
-	return reads ? obstacle : "the query reads no table";
 }

@@ -9,6 +9,7 @@
 
 #include "postgres.h"
 
+#include "lib/stringinfo.h"
 #include "nodes/bitmapset.h"
 #include "nodes/parsenodes.h"
 #include "nodes/pathnodes.h"
@@ -21,6 +22,7 @@ typedef struct CqrsConjunct
 	Node	   *clause;			/* without join aliases */
 	Relids		relations;
 	bool		strict;			/* not true if any of its relations is null-extended */
+	int			depth;			/* of the query level it is from: the definition's own has 0 */
 } CqrsConjunct;
 
 /* A node of the join tree: a leaf, or a join of its children (two of them unless it is inner) under its conditions. */
@@ -42,10 +44,26 @@ typedef struct CqrsUnmatched
 } CqrsUnmatched;
 
 /*
+ * What stands for a definition where affected keys are looked for: one level of joins of all the tables that it reads at whatever depth, without grouping.
+ *
+ * A subquery in FROM is there as the joins that it is made of; one in an expression, or one that aggregates to a single row, hangs on a left join whose left
+ * side is empty, so that its tables are never sure to be present.  What cannot be told of a table's row, such as an aggregate, is in no condition.
+ */
+typedef struct CqrsSkeleton
+{
+	List	   *rtable;			/* of RangeTblEntry *: tables; relations are numbers into it, from 1 */
+	CqrsJoin   *join;
+	List	   *keys;			/* of Node *: the key's columns */
+	int		   *source_of;		/* by relation: index of its source in the program */
+	bool		partial;		/* it is not the whole of the definition, but for its grouping */
+} CqrsSkeleton;
+
+/*
  * One way in which a change of one relation reaches keys: the relation's delta, joined with others under conditions, and the key computed from that.
  */
 typedef struct CqrsTerm
 {
+	const CqrsSkeleton *skeleton;	/* whose relations these are */
 	Index		relation;		/* whose delta is read */
 	Relids		path;			/* the relations it is joined with */
 	List	   *clauses;		/* of Node * */
@@ -61,9 +79,8 @@ typedef struct CqrsQuery
 {
 	Query	   *tree;			/* the definition's own level, without ORDER BY */
 	List	   *keys;			/* of Node *: the key's columns as written, join aliases and all */
-	List	   *flat_keys;		/* the same without join aliases */
-	CqrsJoin   *join;			/* NULL unless the query has one level */
-	int		   *source_of;		/* by relation: index of its source in the program, or -1 */
+	bool		filtered;		/* a condition on the key may be added to WHERE */
+	List	   *skeletons;		/* of CqrsSkeleton *: one for each choice among branches of set operations and grouping sets; NIL if there is none */
 	List	  **terms;			/* by source: List of CqrsTerm *, NIL for those that are full */
 } CqrsQuery;
 
@@ -78,11 +95,11 @@ extern bool cqrs_query_placeholder(const RangeTblEntry *entry, Oid view);
 /* All that a definition reads, through views too, in the order in which it appears: sets sources and relations. */
 extern void cqrs_query_collect(CqrsProgram *program, Query *tree);
 
-/* Why a query is not one level of joins, or NULL. */
-extern const char *cqrs_query_obstacle(Query *tree);
-
 /* ---- join.c ---- */
 extern CqrsJoin *cqrs_join_build(Query *tree);
+
+/* Takes a condition of a query level apart at its ANDs, and appends the parts. */
+extern List *cqrs_join_conjuncts(List *conjuncts, Node *condition, int depth);
 
 /* Does the expression mention a whole row? */
 extern bool cqrs_join_whole_row(Node *node);
@@ -118,13 +135,54 @@ extern Oid	cqrs_key_equality(Oid type);
 /* Are values that are equal, by that operator and collation, the same to every function? */
 extern bool cqrs_key_exact(Oid type, Oid collation);
 
+/* ---- skeleton.c ---- */
+
+/* Makes the skeletons of a definition (query->skeletons); returns why there are none, or NULL. */
+extern const char *cqrs_skeleton_derive(CqrsProgram *program, Query *tree);
+
+/* ---- output.c ---- */
+
+/* How a row that a query puts out agrees in a column with a row that it reads and that, coming or going, changes it. */
+typedef enum CqrsAgreement
+{
+	CQRS_SAME,
+	CQRS_EQUAL,					/* but it may look different */
+	CQRS_STRAYS					/* nothing is known */
+} CqrsAgreement;
+
+/* That of a column that depends on the columns read alone; if it strays, 'why' in words that follow the column's name. */
+extern CqrsAgreement cqrs_output_agrees(Query *tree, const TargetEntry *target, const char **why);
+
+/* The same for a column of a set operation, given that of one of its branches. */
+extern CqrsAgreement cqrs_output_set_agrees(Query *tree, int column, Node *expression, const char **why);
+
+/* Does a query that aggregates without GROUP BY have its row even if it reads none? */
+extern bool cqrs_output_one_row(const Query *tree);
+
 /* ---- keys.c ---- */
 
-/* Why the key of a query of one level cannot be followed, or NULL. */
-extern const char *cqrs_keys_obstacle(const CqrsProgram *program);
+/* Sets strategy, reason and terms of each source, from the skeletons; returns why there are none, or NULL. */
+extern const char *cqrs_keys_derive(CqrsProgram *program);
 
-/* Sets strategy, reason and terms of each source of a query of one level. */
-extern void cqrs_keys_derive(CqrsProgram *program);
+/* ---- match.c ---- */
+
+/* The quoted name of a column of the definition, and of the table. */
+extern const char *cqrs_match_column(const CqrsProgram *program, AttrNumber attnum);
+
+/* The test that a key column is null, or is not. */
+extern const char *cqrs_match_null_test(const CqrsProgram *program, int key, bool null);
+
+/*
+ * A row is of the null pattern; two rows have the same key in the columns that are not null.  What they return is the separator for what
+ * follows.
+ */
+extern const char *cqrs_match_append_pattern(StringInfo sql, const CqrsProgram *program, uint32 nulls, char row,
+											 const char *separator);
+extern const char *cqrs_match_append_equal(StringInfo sql, const CqrsProgram *program, uint32 nulls, char left,
+										   char right, const char *separator);
+
+/* All columns, each behind a prefix. */
+extern void cqrs_match_append_columns(StringInfo sql, const CqrsProgram *program, const char *prefix);
 
 /* ---- full.c ---- */
 

@@ -1,0 +1,112 @@
+/*
+ * plan/match.c
+ *		Conditions between rows, written as text: of the version's table, the definition, computed rows and affected keys.
+ *
+ * Conditions are for one null pattern of the key, because equality does not find nulls.  Names and operators come out in a form that no search_path changes.
+ * Memory is CurrentMemoryContext's.
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "base/names.h"
+#include "catalog/pg_operator.h"
+#include "lib/stringinfo.h"
+#include "plan/query.h"
+#include "utils/lsyscache.h"
+#include "utils/syscache.h"
+#include "utils/typcache.h"
+
+/*
+ * cqrs_match_column returns the quoted name of column 'attnum' of the definition, and of the table.
+ */
+const char *
+cqrs_match_column(const CqrsProgram *program, AttrNumber attnum)
+{
+	return cqrs_name_identifier(NameStr(TupleDescAttr(program->row, attnum - 1)->attname));
+}
+
+/*
+ * equality returns the operator by which a key column's values are the same, in a form that no search_path changes.
+ */
+static char *
+equality(const CqrsProgram *program, int key)
+{
+	Oid			operator = cqrs_key_equality(TupleDescAttr(program->affected, key)->atttypid);
+	HeapTuple	tuple = SearchSysCache1(OPEROID, ObjectIdGetDatum(operator));
+	Form_pg_operator form;
+	char	   *result;
+
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for operator %u", operator);
+	form = (Form_pg_operator) GETSTRUCT(tuple);
+	result = psprintf("OPERATOR(%s.%s)", cqrs_name_identifier(get_namespace_name(form->oprnamespace)),
+					  NameStr(form->oprname));
+	ReleaseSysCache(tuple);
+	return result;
+}
+
+/*
+ * cqrs_match_null_test returns the test for null that is also true to a row type's nulls: a row of nulls is no null.
+ */
+const char *
+cqrs_match_null_test(const CqrsProgram *program, int key, bool null)
+{
+	if (type_is_rowtype(TupleDescAttr(program->affected, key)->atttypid))
+		return null ? "IS NOT DISTINCT FROM NULL" : "IS DISTINCT FROM NULL";
+	return null ? "IS NULL" : "IS NOT NULL";
+}
+
+/*
+ * cqrs_match_append_pattern writes the condition that a row of the table or the definition is of the null pattern; returns the separator for what follows.
+ */
+const char *
+cqrs_match_append_pattern(StringInfo sql, const CqrsProgram *program, uint32 nulls, char row, const char *separator)
+{
+	for (int i = 0; i < program->nkeys; i++)
+	{
+		bool		null = (nulls >> i) & 1;
+
+		if (!null && !bms_is_member(i, program->key_nullable))
+			continue;
+		appendStringInfo(sql, "%s%c.%s %s", separator, row, cqrs_match_column(program, program->key[i]),
+						 cqrs_match_null_test(program, i, null));
+		separator = " AND ";
+	}
+	return separator;
+}
+
+/*
+ * key_column returns the name of key column 'key' in the row "t" of the table, "q" of the definition, "c" of the computed or "a" of the affected ones.
+ */
+static const char *
+key_column(const CqrsProgram *program, int key, char row)
+{
+	return row == 'a' ? NameStr(TupleDescAttr(program->affected, key)->attname) : cqrs_match_column(program, program->key[key]);
+}
+
+/*
+ * cqrs_match_append_equal writes the condition that two rows, called as key_column does, have the same key in the columns that are not null.
+ */
+const char *
+cqrs_match_append_equal(StringInfo sql, const CqrsProgram *program, uint32 nulls, char left, char right, const char *separator)
+{
+	for (int i = 0; i < program->nkeys; i++)
+	{
+		if ((nulls >> i) & 1)
+			continue;
+		appendStringInfo(sql, "%s%c.%s %s %c.%s", separator, left, key_column(program, i, left), equality(program, i),
+						 right, key_column(program, i, right));
+		separator = " AND ";
+	}
+	return separator;
+}
+
+/*
+ * cqrs_match_append_columns writes all columns, each behind a prefix.
+ */
+void
+cqrs_match_append_columns(StringInfo sql, const CqrsProgram *program, const char *prefix)
+{
+	for (int i = 0; i < program->row->natts; i++)
+		appendStringInfo(sql, "%s%s%s", i ? ", " : "", prefix, cqrs_match_column(program, i + 1));
+}
