@@ -227,7 +227,7 @@ SELECT * FROM cqrs.verify('order_states');
 SELECT sources FROM cqrs_internal.outbox_1 WHERE number = (SELECT position >> 16 FROM cqrs.outbox WHERE event_type = 'Alone');
 SELECT cqrs.drop_projection('order_states');
 
--- Damage is an error that names the chunk, never more.  With 'mend' the check sum is made to agree, and what is read is nonsense.
+-- Damage is told of in place of the events, by the chunk's number, never more.  With 'mend' the check sum is made to agree, and what is read is nonsense.
 CREATE FUNCTION crc32c(bytes bytea) RETURNS bytea LANGUAGE plpgsql AS $$
 DECLARE
     crc bigint := x'ffffffff'::bigint;
@@ -246,18 +246,21 @@ CREATE FUNCTION reverse_bytes(bytes bytea) RETURNS bytea LANGUAGE sql AS $$
 CREATE FUNCTION damage(how text, mend boolean) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
     chunk bigint := (SELECT max(number) FROM cqrs_internal.outbox_1 WHERE sources = '{0}');
-    detail text;
+    told text;
 BEGIN
     EXECUTE format('UPDATE cqrs_internal.outbox_1 SET body = %s WHERE number = %s', how, chunk);
     IF mend THEN
         UPDATE cqrs_internal.outbox_1 SET body = substring(body, 1, 1) || crc32c(substring(body, 6)) || substring(body, 6) WHERE number = chunk;
     END IF;
-    PERFORM count(payload), count(metadata), count(event_type) FROM cqrs.outbox;
-    RETURN 'not noticed';
-EXCEPTION WHEN data_corrupted THEN
-    GET STACKED DIAGNOSTICS detail = PG_EXCEPTION_DETAIL;
-    RETURN regexp_replace(replace(sqlerrm, chunk::text, 'N') || ': ' || detail, 'position \d+', 'position P');
+    SELECT replace(metadata ->> 'error', chunk::text, 'N') || ': ' || (metadata ->> 'detail') INTO told FROM cqrs.outbox WHERE kind = 'damaged';
+    IF told IS NULL THEN
+        RETURN 'not noticed';
+    END IF;
+    RAISE EXCEPTION 'take it back';
+EXCEPTION WHEN raise_exception THEN
+    RETURN regexp_replace(told, 'position \d+', 'position P');
 END$$;
+SET client_min_messages = error;
 SELECT cqrs.emit('Damaged', 'damaged', '1', '{"a": 1}');
 SELECT damage('body', true);									-- sound: the check sum is made as it is here
 SELECT damage('set_byte(body, 20, get_byte(body, 20) # 1)', false);
@@ -275,6 +278,7 @@ SELECT damage('body || ''\x00''', true);
 SELECT count(*) FILTER (WHERE noticed = 'not noticed') AS unnoticed, count(*) > 100 AS many
 FROM (SELECT damage(format('set_byte(body, %s, get_byte(body, %1$s) # 64)', i), false) AS noticed
       FROM generate_series(0, (SELECT octet_length(body) - 1 FROM cqrs_internal.outbox_1 WHERE number = (SELECT max(number) FROM cqrs_internal.outbox_1))) AS i) AS d;
+RESET client_min_messages;
 SELECT payload FROM cqrs.outbox WHERE event_type = 'Damaged';
 
 SET client_min_messages = warning;

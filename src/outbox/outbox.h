@@ -107,6 +107,8 @@ extern void cqrs_outbox_init(void);
 
 /* ---- reading ---- */
 
+#define CQRS_SOURCES_DAMAGED	(-1)	/* in place of a number of sources: it is not known whose changes a chunk holds */
+
 /* One chunk's row, without its body decoded. */
 typedef struct CqrsChunk
 {

@@ -306,6 +306,8 @@ cqrs_outbox_read_begin(const CqrsChunk *chunk)
 	reader->memory = CurrentMemoryContext;
 	reader->number = chunk->number;
 	reader->changes = chunk->changes;
+	if (chunk->nsources == CQRS_SOURCES_DAMAGED)
+		damaged(reader, "its list of sources is not a list of numbers");
 	reader->body = pg_detoast_datum_packed(chunk->body);
 	reader->copied = reader->body != chunk->body;
 	reader->at = VARDATA_ANY(reader->body);

@@ -13,6 +13,7 @@
 #include "access/genam.h"
 #include "access/table.h"
 #include "access/tableam.h"
+#include "base/attempt.h"
 #include "catalog/pg_index.h"
 #include "outbox/parts.h"
 #include "registry/registry.h"
@@ -40,6 +41,15 @@ struct CqrsOutboxScan
 	MemoryContext chunk_memory; /* of the chunk in hand */
 	CqrsChunk	chunk;
 };
+
+/* What is counted in one chunk. */
+typedef struct Count
+{
+	const CqrsChunk *chunk;
+	const int32 *sources;
+	int			nsources;
+	int64		found;
+} Count;
 
 /*
  * cqrs_outbox_concerns tells whether a segment can hold chunks of a window.
@@ -249,7 +259,7 @@ close_segment(CqrsOutboxScan *scan)
 }
 
 /*
- * read_sources copies a chunk's source ids.
+ * read_sources copies a chunk's source ids; if they are damaged it says so by their number, for whoever reads the chunk to raise.
  */
 static void
 read_sources(CqrsOutboxScan *scan, Datum datum)
@@ -258,10 +268,10 @@ read_sources(CqrsOutboxScan *scan, Datum datum)
 
 	if (ARR_NDIM(array) != 1 || ARR_HASNULL(array) || ARR_DIMS(array)[0] < 0 ||
 		ARR_DIMS(array)[0] > (ARR_SIZE(array) - ARR_OVERHEAD_NONULLS(1)) / sizeof(int32))
-		ereport(ERROR,
-				(errcode(ERRCODE_DATA_CORRUPTED),
-				 errmsg("outbox chunk %lld is damaged", (long long) scan->chunk.number),
-				 errdetail("Its list of sources is not a list of numbers.")));
+	{
+		scan->chunk.nsources = CQRS_SOURCES_DAMAGED;
+		return;
+	}
 	scan->chunk.nsources = ARR_DIMS(array)[0];
 	scan->chunk.sources = palloc(sizeof(int32) * scan->chunk.nsources);
 	memcpy(scan->chunk.sources, ARR_DATA_PTR(array), sizeof(int32) * scan->chunk.nsources);
@@ -332,11 +342,13 @@ cqrs_outbox_scan_end(CqrsOutboxScan *scan)
 }
 
 /*
- * cqrs_outbox_chunk_has tells whether a chunk holds changes of any of the sources.
+ * cqrs_outbox_chunk_has tells whether a chunk holds changes of any of the sources; it may if it is not known whose it holds.
  */
 bool
 cqrs_outbox_chunk_has(const CqrsChunk *chunk, const int32 *sources, int nsources)
 {
+	if (chunk->nsources == CQRS_SOURCES_DAMAGED)
+		return true;
 	for (int i = 0; i < chunk->nsources; i++)
 		for (int j = 0; j < nsources; j++)
 			if (chunk->sources[i] == sources[j])
@@ -363,20 +375,36 @@ has_others(const CqrsChunk *chunk, const int32 *sources, int nsources)
 }
 
 /*
- * count_changes counts the changes of the sources in a chunk that holds others as well.
+ * count_read counts the changes of the sources in a chunk by reading them; called in a subtransaction.
+ */
+static void
+count_read(void *arg)
+{
+	Count	   *count = arg;
+	CqrsChangeReader *reader = cqrs_outbox_read_begin(count->chunk);
+	CqrsChange	change;
+
+	count->found = 0;
+	while (cqrs_outbox_read_next(reader, &change))
+		for (int i = 0; i < count->nsources; i++)
+			count->found += change.source == count->sources[i];
+	cqrs_outbox_read_end(reader);
+}
+
+/*
+ * count_changes counts the changes of the sources in a chunk that holds others as well: all that it holds if it is damaged, as nobody will apply them.
  */
 static int64
 count_changes(const CqrsChunk *chunk, const int32 *sources, int nsources)
 {
-	CqrsChangeReader *reader = cqrs_outbox_read_begin(chunk);
-	CqrsChange	change;
-	int64		count = 0;
+	Count		count = {.chunk = chunk,.sources = sources,.nsources = nsources};
+	ErrorData  *error = cqrs_attempt(count_read, &count, true);
 
-	while (cqrs_outbox_read_next(reader, &change))
-		for (int i = 0; i < nsources; i++)
-			count += change.source == sources[i];
-	cqrs_outbox_read_end(reader);
-	return count;
+	if (error == NULL)
+		return count.found;
+	if (error->sqlerrcode != ERRCODE_DATA_CORRUPTED)
+		ReThrowError(error);
+	return chunk->changes;
 }
 
 /*

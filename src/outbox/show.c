@@ -9,6 +9,7 @@
 
 #include "access/htup_details.h"
 #include "access/xact.h"
+#include "base/attempt.h"
 #include "catalog/pg_type.h"
 #include "fmgr.h"
 #include "funcapi.h"
@@ -50,6 +51,13 @@ typedef struct Show
 	HTAB	   *printers;
 	List	   *sources;		/* of CqrsSource */
 } Show;
+
+/* One chunk's part of a call. */
+typedef struct Work
+{
+	Show	   *show;
+	const CqrsChunk *chunk;
+} Work;
 
 /*
  * kind_name returns how people call a kind of change.
@@ -113,6 +121,8 @@ printer_of(Show *show, int32 shape)
 	Printer    *printer = hash_search(show->printers, &shape, HASH_ENTER, &found);
 
 	if (!found)
+		printer->desc = NULL;
+	if (printer->desc == NULL)
 		fill_printer(show, printer, cqrs_outbox_shape(shape)->desc);
 	return printer;
 }
@@ -231,20 +241,76 @@ show_change(Show *show, const CqrsChunk *chunk, const CqrsChange *change)
 }
 
 /*
- * show_chunk adds the rows of one chunk.
+ * show_changes adds the rows of one chunk; called in a subtransaction.
  */
 static void
-show_chunk(Show *show, const CqrsChunk *chunk)
+show_changes(void *arg)
 {
-	CqrsChangeReader *reader = cqrs_outbox_read_begin(chunk);
+	Work	   *work = arg;
+	CqrsChangeReader *reader = cqrs_outbox_read_begin(work->chunk);
 	CqrsChange	change;
 
 	while (cqrs_outbox_read_next(reader, &change))
 	{
 		CHECK_FOR_INTERRUPTS();
-		show_change(show, chunk, &change);
+		show_change(work->show, work->chunk, &change);
 	}
 	cqrs_outbox_read_end(reader);
+}
+
+/*
+ * describe makes a jsonb object of what is wrong.
+ */
+static Datum
+describe(const ErrorData *error)
+{
+	JsonbParseState *state = NULL;
+
+	(void) pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
+	push_string(&state, WJB_KEY, "error");
+	push_string(&state, WJB_VALUE, error->message);
+	push_string(&state, WJB_KEY, "detail");
+	push_string(&state, WJB_VALUE, error->detail ? error->detail : "");
+	return JsonbPGetDatum(JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL)));
+}
+
+/*
+ * show_damage adds a row in place of what cannot be read of a chunk, so that nobody who reads the outbox takes what is missing for nothing.
+ */
+static void
+show_damage(Show *show, const CqrsChunk *chunk, const ErrorData *error)
+{
+	Datum		values[COL_COUNT] = {0};
+	bool		nulls[COL_COUNT];
+
+	ereport(WARNING,
+			(errcode(ERRCODE_DATA_CORRUPTED),
+			 errmsg_internal("%s", error->message),
+			 error->detail ? errdetail_internal("%s", error->detail) : 0));
+	memset(nulls, true, sizeof(nulls));
+	put_value(values, nulls, COL_POSITION, Int64GetDatum(chunk->number << CQRS_POSITION_BITS));
+	put_value(values, nulls, COL_XID, FullTransactionIdGetDatum(chunk->xid));
+	put_value(values, nulls, COL_CAPTURED_AT, TimestampTzGetDatum(chunk->captured_at));
+	put_value(values, nulls, COL_KIND, CStringGetTextDatum("damaged"));
+	put_value(values, nulls, COL_METADATA, describe(error));
+	tuplestore_putvalues(show->result->setResult, show->result->setDesc, values, nulls);
+}
+
+/*
+ * show_chunk adds the rows of one chunk; of a damaged one those before the damage, and one that says so, as the chunks after it are still readable.
+ */
+static void
+show_chunk(Show *show, const CqrsChunk *chunk)
+{
+	Work		work = {.show = show,.chunk = chunk};
+	ErrorData  *error = cqrs_attempt(show_changes, &work, true);
+
+	if (error == NULL)
+		return;
+	if (error->sqlerrcode != ERRCODE_DATA_CORRUPTED)
+		ReThrowError(error);
+	show_damage(show, chunk, error);
+	MemoryContextReset(show->row);
 }
 
 /*
@@ -271,7 +337,7 @@ PG_FUNCTION_INFO_V1(cqrs_outbox_rows);
  *		aggregate_type text, aggregate_id text, aggregate_version bigint, old_row jsonb, new_row jsonb, payload jsonb, metadata jsonb)
  *
  * Every change of a committed transaction that the statement sees, in no promised order.  What the current transaction has captured is not in it, whether
- * it is in the buffer still or in the segment.
+ * it is in the buffer still or in the segment.  A damaged chunk gives a warning and a row of kind 'damaged', whose metadata tells what is wrong.
  */
 Datum
 cqrs_outbox_rows(PG_FUNCTION_ARGS)
