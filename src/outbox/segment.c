@@ -393,11 +393,14 @@ refuse_event(void)
 void
 cqrs_segment_turn_over(void)
 {
-	bool		worker = cqrs_shared_worker_runs();
+	bool		worker;
 	Turn		turn = {false, false};
 	ErrorData  *error;
 
-	if (!OidIsValid(full.heap) || (worker && full.bytes < LATE * cqrs_segment_limit()) || !cqrs_segment_lock(true))
+	if (!OidIsValid(full.heap))
+		return;
+	worker = cqrs_shared_worker_runs();
+	if ((worker && full.bytes < LATE * cqrs_segment_limit()) || !cqrs_segment_lock(true))
 		return;
 	turn.suspend = cqrs_segment_over(cqrs_segment_total() + cqrs_segment_limit(), worker ? LATE : 1);
 	if (turn.suspend && full.events)
