@@ -272,7 +272,7 @@ sub subquery_condition
 		tag($g, $which);
 		return "$x->{sql} $operator $which (SELECT $y->{sql} $rest)";
 	}
-	if ($kind == 6)
+	if ($kind == 6 && $y->{type} ne 'y')
 	{
 		tag($g, 'ARRAY subquery');
 		return 'cardinality(ARRAY(SELECT ' . $y->{sql} . " $rest)) " . pick('> 1', '= 1', '= 0');
@@ -289,6 +289,7 @@ sub value_list
 	my $select = "SELECT $y->{sql} $inner->{rest}";
 
 	return "$select GROUP BY $y->{sql} HAVING count(*) > 1" if chance(0.1);
+	return "$select ORDER BY 1 LIMIT 2" if chance(0.1);
 	if ($g->{budget} > 0 && chance(0.1))
 	{
 		my $other = inner_level($g, $scope, $depth - 1);
@@ -497,9 +498,24 @@ sub subquery_item
 	tag($g, @tags);
 	{
 		local $g->{inside} = 1;
-		$select = any_select($g, $outer, $depth - 1, 2);
+		$select = chance(0.1) ? with_inner($g, $outer, $depth - 1) : any_select($g, $outer, $depth - 1, 2);
 	}
 	return alias($g, "$before($select->{text}) AS $alias", $select, $alias);
+}
+
+# A select that reads a CTE of its own, which may name columns of the levels around both.
+sub with_inner
+{
+	my ($g, $outer, $depth) = @_;
+	my $cte = any_select($g, $outer, $depth, 2);
+	my $name = new_name($g, 'w');
+	my $select;
+	local $g->{ctes} = [ @{ $g->{ctes} }, { name => $name, columns => $cte->{columns}, key => $cte->{key}, sure => $cte->{sure}, tags => [ 'CTE', 'CTE of a subquery' ] } ];
+
+	$g->{budget}++;
+	$select = plain($g, $outer, $depth);
+	$select->{text} = "WITH $name AS ($cte->{text}) $select->{text}";
+	return $select;
 }
 
 # A function in FROM that names columns to its left.
@@ -649,7 +665,7 @@ sub join_lateral
 	my ($g, $left, $outer, $depth) = @_;
 	my @columns = grep { $_->{var} } @{ $left->{columns} };
 	my $type = pick(qw(INNER LEFT LEFT));
-	my $right;
+	my ($right, $on, $x, $y);
 
 	tag($g, lc($type) . ' join');
 	if ($depth <= 0 || chance(0.35))
@@ -661,8 +677,9 @@ sub join_lateral
 		tag($g, 'LATERAL');
 		$right = subquery_item($g, [ @columns, @$outer ], $depth, 'LATERAL ');
 	}
+	$on = chance(0.3) && (($x, $y) = comparable(\@columns, $right->{columns})) ? compare($g, $x->{sql}, $y->{sql}) : 'true';
 	return {
-		text => "($left->{text} $type JOIN $right->{text} ON true)", columns => [ @{ $left->{columns} }, @{ $right->{columns} } ],
+		text => "($left->{text} $type JOIN $right->{text} ON $on)", columns => [ @{ $left->{columns} }, @{ $right->{columns} } ],
 		key => joined_key($type, $left, $right), sure => joined_sure($type, $left, $right) };
 }
 
@@ -738,7 +755,14 @@ sub plain
 	my ($g, $outer, $depth) = @_;
 	my ($item, $scope, $rest) = source_of($g, $outer, $depth);
 	my @key = @{ $item->{key} // [] };
-	my ($list, @columns) = outputs($g, 0, @key, expressions($g, $scope, pick(1, 2, 3), $depth));
+	my ($list, @columns);
+
+	if (@key && chance(0.05))
+	{
+		tag($g, 'set-returning function in the select list');
+		push @key, { sql => 'spread(' . expression($g, { columns => $item->{columns}, outer => [] }, 'i', 0) . ')', type => 'i' };
+	}
+	($list, @columns) = outputs($g, 0, @key, expressions($g, $scope, pick(1, 2, 3), $depth));
 
 	tag_key($g, @key);
 	return {
@@ -748,12 +772,12 @@ sub plain
 # The expressions that rows are grouped by.
 sub group_keys
 {
-	my ($g, $scope, $depth) = @_;
+	my ($g, $scope, $depth, $key) = @_;
 	my %seen;
 
 	# A constant in GROUP BY is no expression, but an error or the number of a column.
 	return grep { $_->{sql} !~ /^(?:\d+|true|false)$/ && !$seen{ $_->{sql} }++ } map {
-		my $column = pick(@{ $scope->{columns} });
+		my $column = pick($key && @$key && chance(0.5) ? @$key : @{ $scope->{columns} });
 
 		$_ == 1 || chance(0.6) ? $column : typed_expression({ %$g, budget => 0 }, { columns => $scope->{columns}, outer => [] }, pick(qw(i i t o d)), $depth > 0 ? 1 : 0)
 	} 1 .. pick(1, 1, 1, 2, 2, 3);
@@ -767,7 +791,7 @@ sub grouped
 {
 	my ($g, $outer, $depth) = @_;
 	my ($item, $scope, $rest) = source_of($g, $outer, $depth);
-	my @keys = group_keys($g, $scope, $depth);
+	my @keys = group_keys($g, $scope, $depth, $item->{key});
 	my @more = (map { aggregate($g, $scope, $depth) } 1 .. pick(1, 2, 2, 3));
 	my ($list, @columns, $having);
 	my $by = group_list(@keys);
@@ -807,7 +831,7 @@ sub grouping_sets
 {
 	my ($g, $outer, $depth) = @_;
 	my ($item, $scope, $rest) = source_of($g, $outer, $depth);
-	my @keys = group_keys($g, $scope, 0);
+	my @keys = group_keys($g, $scope, 0, $item->{key});
 	my $by = group_list(@keys);
 	my $which = { sql => "grouping($by)", type => 'i' };
 	my ($list, @columns) = outputs($g, 1, @keys, $which, map { aggregate($g, $scope, 0) } 1 .. 2);
@@ -825,10 +849,11 @@ sub one_row
 	my ($g, $outer, $depth) = @_;
 	my ($item, $scope, $rest) = source_of($g, $outer, $depth);
 	my ($list, @columns) = outputs($g, 1, map { aggregate($g, $scope, $depth) } 1 .. pick(1, 2, 3));
+	my $having = chance(0.2) ? ' HAVING count(*) ' . pick('> 1', '< 3', '<> 2') : '';
 
-	tag($g, 'aggregate without GROUP BY');
+	tag($g, 'aggregate without GROUP BY', $having ? 'HAVING' : ());
 	tag_key($g);
-	return { text => "SELECT $list$rest", columns => \@columns, key => [], sure => 0 };
+	return { text => "SELECT $list$rest$having", columns => \@columns, key => [], sure => 0 };
 }
 
 # A select of different rows.
@@ -1010,8 +1035,14 @@ sub any_select
 {
 	my ($g, $outer, $depth, $where) = @_;
 	my @bag = map { ($_) x $forms{$_}[$where] } sort keys %forms;
+	my $select = $forms{ pick(@bag) }[0]->($g, $outer, $depth);
 
-	return $forms{ pick(@bag) }[0]->($g, $outer, $depth);
+	if (chance(0.05) && $select->{text} !~ /LIMIT|ORDER BY \S+(?:, \S+)*$|^SELECT DISTINCT ON/ && !grep { $_->[1] eq 'n' } @{ $select->{columns} })
+	{
+		tag($g, 'LIMIT');
+		$select->{text} .= ' ORDER BY ' . join(', ', 1 .. @{ $select->{columns} }) . ' LIMIT ' . pick(1, 2, 4);
+	}
+	return $select;
 }
 
 # A select with CTEs before it, which it may read, now and then.
@@ -1049,7 +1080,8 @@ sub wrapped
 	my ($g, $select) = @_;
 	my $alias = new_name($g, 'r');
 	my $item = alias($g, '', $select, $alias);
-	my @keys = some(pick(1, 2), @{ $item->{columns} });
+	my @likely = @{ $item->{columns} }[ 0 .. (chance(0.6) ? 0 : $#{ $item->{columns} }) ];
+	my @keys = some(pick(1, 2), @likely);
 	my ($list, @columns) = outputs($g, 1, @keys, { sql => 'count(*)', type => 'l' }, shown_rows($item));
 
 	tag($g, 'subquery in FROM', 'key that can be null');

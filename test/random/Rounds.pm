@@ -153,14 +153,18 @@ sub still_fails
 	my ($round, $failure) = @_;
 	my @said = run({ %$round, schema => "$round->{schema}_" . ++$attempt });
 
-	roll_back_prepared();
+	clean_up();
 	return failure(@said) eq $failure;
 }
 
-# Ends the transactions that a round left prepared.
-sub roll_back_prepared
+# Takes away what a round left that did not come to its end: prepared transactions, read models, schemas.
+sub clean_up
 {
-	$node->safe_psql('postgres', "SELECT 'ROLLBACK PREPARED ' || quote_literal(gid) FROM pg_prepared_xacts \\gexec");
+	$node->safe_psql('postgres', q{
+		SET client_min_messages = warning;
+		SELECT 'ROLLBACK PREPARED ' || quote_literal(gid) FROM pg_prepared_xacts \gexec
+		SELECT format('SELECT cqrs.drop_projection(%L)', projection) FROM cqrs.projections \gexec
+		SELECT format('DROP SCHEMA %I CASCADE', nspname) FROM pg_namespace WHERE nspname LIKE 'round%' \gexec});
 	return;
 }
 
@@ -236,7 +240,7 @@ sub show_failure
 	my $cut;
 	my $script;
 
-	roll_back_prepared();
+	clean_up();
 	$cut = cut_down($round, failure($output, $errors));
 	$script = script($cut) =~ s/^SELECT 'strategy'.*\n//mgr;
 	diag("seed $number\n$errors" . join("\n", grep { /^difference/ } split(/\n/, $output)) . "\nIt takes no more than this:\n$script");
