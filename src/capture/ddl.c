@@ -56,6 +56,30 @@ check_called_by_event(FunctionCallInfo fcinfo)
 	return cqrs_registry_exists();
 }
 
+/*
+ * rows_of runs a query about an event and returns what 'read' makes of its rows, in the caller's memory.
+ */
+static List *
+rows_of(const char *query, void *(*read) (uint64 row, MemoryContext caller))
+{
+	MemoryContext caller = CurrentMemoryContext;
+	List	   *found = NIL;
+	uint64		count;
+
+	cqrs_spi_connect();
+	count = cqrs_spi_run(query);
+	for (uint64 row = 0; row < count; row++)
+	{
+		void	   *made = read(row, caller);
+		MemoryContext spi = MemoryContextSwitchTo(caller);
+
+		found = lappend(found, made);
+		MemoryContextSwitchTo(spi);
+	}
+	cqrs_spi_finish();
+	return found;
+}
+
 /* ---- telling ---- */
 
 /*
@@ -394,29 +418,14 @@ follow_command(const CollectedCommand *command)
 }
 
 /*
- * commands lists what an event trigger at a command's end tells of: List of CollectedCommand *.
+ * read_command takes a command out of a row that tells of it.
  */
-static List *
-commands(void)
+static void *
+read_command(uint64 row, MemoryContext caller)
 {
-	MemoryContext caller = CurrentMemoryContext;
-	List	   *found = NIL;
-	uint64		count;
+	bool		isnull;
 
-	cqrs_spi_connect();
-	count = cqrs_spi_run("SELECT c.command FROM pg_catalog.pg_event_trigger_ddl_commands() c "
-						 "WHERE c.classid IN ('pg_catalog.pg_class'::regclass, 'pg_catalog.pg_trigger'::regclass)");
-	for (uint64 row = 0; row < count; row++)
-	{
-		bool		isnull;
-		Datum		command = cqrs_spi_datum(row, 1, &isnull);
-		MemoryContext spi = MemoryContextSwitchTo(caller);
-
-		found = lappend(found, DatumGetPointer(command));
-		MemoryContextSwitchTo(spi);
-	}
-	cqrs_spi_finish();
-	return found;
+	return DatumGetPointer(cqrs_spi_datum(row, 1, &isnull));
 }
 
 /*
@@ -431,7 +440,9 @@ cqrs_follow_tables(PG_FUNCTION_ARGS)
 
 	if (!check_called_by_event(fcinfo))
 		PG_RETURN_NULL();
-	foreach(cell, commands())
+	foreach(cell, rows_of("SELECT c.command FROM pg_catalog.pg_event_trigger_ddl_commands() c "
+						  "WHERE c.classid IN ('pg_catalog.pg_class'::regclass, 'pg_catalog.pg_trigger'::regclass)",
+						  read_command))
 		follow_command(lfirst(cell));
 	PG_RETURN_NULL();
 }
@@ -490,32 +501,17 @@ cqrs_follow_detach(PG_FUNCTION_ARGS)
 /* ---- sql_drop ---- */
 
 /*
- * dropped_triggers lists the triggers that a command has dropped: List of Dropped *.
+ * read_dropped makes a Dropped of a row.
  */
-static List *
-dropped_triggers(void)
+static void *
+read_dropped(uint64 row, MemoryContext caller)
 {
-	MemoryContext caller = CurrentMemoryContext;
-	List	   *found = NIL;
-	uint64		count;
+	Dropped    *dropped = MemoryContextAlloc(caller, sizeof(Dropped));
 
-	cqrs_spi_connect();
-	count = cqrs_spi_run("SELECT o.address_names[3], o.address_names[1], o.address_names[2] "
-						 "FROM pg_catalog.pg_event_trigger_dropped_objects() o "
-						 "WHERE o.classid = 'pg_catalog.pg_trigger'::regclass");
-	for (uint64 row = 0; row < count; row++)
-	{
-		MemoryContext spi = MemoryContextSwitchTo(caller);
-		Dropped    *dropped = palloc(sizeof(Dropped));
-
-		dropped->name = cqrs_spi_text(row, 1, caller);
-		dropped->schema = cqrs_spi_text(row, 2, caller);
-		dropped->table = cqrs_spi_text(row, 3, caller);
-		found = lappend(found, dropped);
-		MemoryContextSwitchTo(spi);
-	}
-	cqrs_spi_finish();
-	return found;
+	dropped->name = cqrs_spi_text(row, 1, caller);
+	dropped->schema = cqrs_spi_text(row, 2, caller);
+	dropped->table = cqrs_spi_text(row, 3, caller);
+	return dropped;
 }
 
 /*
@@ -543,7 +539,9 @@ cqrs_follow_drop(PG_FUNCTION_ARGS)
 
 	if (!check_called_by_event(fcinfo))
 		PG_RETURN_NULL();
-	foreach(cell, dropped_triggers())
+	foreach(cell, rows_of("SELECT o.address_names[3], o.address_names[1], o.address_names[2] "
+						  "FROM pg_catalog.pg_event_trigger_dropped_objects() o "
+						  "WHERE o.classid = 'pg_catalog.pg_trigger'::regclass", read_dropped))
 	{
 		Dropped    *dropped = lfirst(cell);
 		CqrsSource *source = cqrs_source_find(cqrs_capture_source_named(dropped->name));
