@@ -417,7 +417,8 @@ sub group
 	my $luck = rand();
 
 	return change($tables) if $luck < 0.82;
-	return "SELECT fuzz.shake('$name')" if $luck < 0.86;
+	return "SELECT fuzz.shake('$name')" if $luck < 0.85;
+	return "SELECT fuzz.emit('a" . int(rand(4)) . "', jsonb_build_object('text', " . text() . '))' if $luck < 0.855 + 0.02 * $round->{emits};
 	return "SELECT fuzz.alter('$name')" if $luck < 0.885 && $round->{ddl};
 	return @{ regroup($table) } if $luck < 0.895 && $round->{ddl} && $table->{kind} ne 'plain';
 	return @{ meddle($round, $table) } if $luck < 0.9 && $round->{ddl} && $table->{stamped};
@@ -531,6 +532,8 @@ sub make_round
 	$round{goes_on} = chance(0.7);
 	$round{tiny} = chance(0.5);
 	$round{rotates} = chance(0.5);
+	$round{emits} = chance(0.3);
+	$round{worker} = $round{read} && chance(0.4);
 	$round{grows} = $round{read} && chance(0.4);
 	$round{setup} = [ 'CREATE SCHEMA app', 'CREATE SCHEMA elsewhere' ];
 	foreach my $name (map { "t$_" } 0 .. 1 + int(rand(3)))
@@ -661,6 +664,7 @@ sub differences_found
 	my $labels = join(', ', map { $_->{name} } @stamped);
 	my @wrong = split(/\n/, $ask->('SELECT what, xid, label, kind, fuzz.brief(old_row), fuzz.brief(new_row) FROM fuzz.difference ORDER BY xid LIMIT ' . SHOWN));
 
+	push @wrong, split(/\n/, $ask->('SELECT what, xid, aggregate, version, left(payload::text, 50) FROM fuzz.event_difference ORDER BY xid LIMIT ' . SHOWN));
 	$round->{trees} = { map { $_->{name} => 1 } grep { $_->{kind} ne 'plain' } @stamped };
 	my ($live, $lost_track, @order) = wrong_order($round, $ask->(qq{SELECT position, xid, label, kind, old_row ->> 'stamp', new_row ->> 'stamp'
 		FROM cqrs.outbox JOIN fuzz.root ON relation = source::oid WHERE label = ANY ('{$labels}') ORDER BY position}));
@@ -676,8 +680,8 @@ sub differences_found
 	foreach my $model (@{ $round->{models} })
 	{
 		next if $model->{late} && $ask->("SELECT to_regclass('$model->{name}') IS NULL") eq 't';
-		eval { $ask->("SELECT cqrs.drain('$model->{name}')") };
-		push @wrong, $@ if $@;
+		eval { $round->{worker} ? caught_up($node, "app.$model->{name}", $round->{database}) || die "no worker caught up\n" : $ask->("SELECT cqrs.drain('$model->{name}')") };
+		push @wrong, "$model->{name}: $@" if $@;
 		push @wrong, "$model->{name} differs: $model->{query}" unless $@ || $ask->(qq{SELECT count(*)
 			FROM ((TABLE $model->{name} EXCEPT ALL ($model->{query})) UNION ALL (($model->{query}) EXCEPT ALL TABLE $model->{name})) AS d}) eq '0';
 	}
@@ -695,6 +699,7 @@ sub test_round
 	$node->safe_psql('postgres', "CREATE DATABASE $round->{database} TEMPLATE fuzz");
 	$node->safe_psql('postgres', "ALTER DATABASE $round->{database} SET TimeZone = 'UTC'");
 	$node->safe_psql('postgres', "ALTER DATABASE $round->{database} SET cqrs.segment_size = '64kB'") if $round->{rotates};
+	$node->safe_psql('postgres', "ALTER DATABASE $round->{database} SET cqrs.retention = -1");
 	@setup = run($round, 1, $round->{setup});
 	if ($setup[0]{errors} =~ /ERROR/)
 	{
@@ -702,6 +707,7 @@ sub test_round
 	}
 	else
 	{
+		$node->safe_psql('postgres', "ALTER DATABASE $round->{database} SET cqrs.max_workers = 1") if $round->{worker};
 		@runs = run($round, 0, map { [ map { @$_ } @$_ ] } @{ $round->{scripts} });
 		@left = split(/\n/, ($node->psql($round->{database}, 'SELECT gid FROM pg_prepared_xacts WHERE database = current_database() ORDER BY gid'))[1] // '');
 		push @runs, run($round, 0, [ map { pick('COMMIT', 'ROLLBACK') . " PREPARED '$_'" } @left ]);

@@ -18,6 +18,11 @@ AS $$SELECT left(string_agg(md5(seed || '.' || i), ''), length) FROM generate_se
 
 -- The independent log: every row that a plain trigger saw, its columns as the text their types print.
 CREATE TABLE fuzz.log (id bigserial, xid xid8, label text, kind text, old_row jsonb, new_row jsonb);
+-- What was said to have happened: a row for each event, in the same statement.
+CREATE TABLE fuzz.event (xid xid8, aggregate text, version bigint, payload jsonb);
+CREATE FUNCTION fuzz.emit(aggregate text, payload jsonb) RETURNS void LANGUAGE sql AS $$
+INSERT INTO fuzz.event SELECT pg_current_xact_id(), aggregate, cqrs.emit('Happened', 'thing', aggregate, payload), payload$$;
+
 -- The sources: what is imaged and watched of them; null if it is all.
 CREATE TABLE fuzz.root (label text PRIMARY KEY, relation oid, imaged text[], watched text[]);
 
@@ -155,3 +160,11 @@ WITH seen AS MATERIALIZED (TABLE fuzz.seen),
      may AS (SELECT xid, label, kind, old_row, new_row FROM logged WHERE must OR may)
 SELECT 'lost' AS what, d.* FROM (TABLE must EXCEPT ALL TABLE seen) AS d
 UNION ALL SELECT 'invented', d.* FROM (TABLE seen EXCEPT ALL TABLE may) AS d;
+
+-- The same for events; and those that are not in their aggregate's order, or whose version is not the next.
+CREATE VIEW fuzz.event_difference AS
+WITH seen AS MATERIALIZED (SELECT position, xid, aggregate_id AS aggregate, aggregate_version AS version, payload FROM cqrs.outbox WHERE kind = 'event')
+SELECT 'lost event' AS what, d.* FROM (TABLE fuzz.event EXCEPT ALL SELECT xid, aggregate, version, payload FROM seen) AS d
+UNION ALL SELECT 'invented event', d.* FROM (SELECT xid, aggregate, version, payload FROM seen EXCEPT ALL TABLE fuzz.event) AS d
+UNION ALL SELECT 'event out of order', xid, aggregate, version, payload
+    FROM (SELECT *, row_number() OVER (PARTITION BY aggregate ORDER BY position) AS next FROM seen) AS o WHERE version <> next;
