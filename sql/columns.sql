@@ -70,6 +70,8 @@ SELECT * FROM cqrs.verify('notes');
 -- Dropped, it takes back what it asked for, and no more.
 SELECT cqrs.drop_projection('notes');
 TABLE sets;
+SELECT array_agg(attname ORDER BY attnum) AS fires_for FROM pg_trigger JOIN pg_attribute ON attrelid = tgrelid AND attnum = ANY (tgattr)
+WHERE tgrelid = 'orders'::regclass;
 UPDATE looked SET upto = (SELECT coalesce(max(position), 0) FROM cqrs.outbox);
 UPDATE orders SET note = 'not read any more', status = 'new' WHERE id = 2;
 :news

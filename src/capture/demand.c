@@ -90,6 +90,21 @@ is_excessive(const CqrsSource *source, Bitmapset **watched, Bitmapset **imaged)
 }
 
 /*
+ * narrow_triggers has the triggers of a source that has shrunk fire for no more updates than concern it; where a lock is in the way, for as many as before.
+ *
+ * The lock keeps others from changing the triggers at the same time, and no reader or writer out.
+ */
+static void
+narrow_triggers(const CqrsSource *source)
+{
+	ListCell   *cell;
+
+	foreach(cell, cqrs_tree_tables(source->relation))
+		if (ConditionalLockRelationOid(lfirst_oid(cell), ShareUpdateExclusiveLock))
+			cqrs_capture_fit_triggers(lfirst_oid(cell));
+}
+
+/*
  * cqrs_capture_shrink has sources captured for no more than is asked of them.
  *
  * Writers may go on to capture more for a while, which does no harm, so no table is locked.  A source whose own lock another session holds is being registered
@@ -114,5 +129,6 @@ cqrs_capture_shrink(void)
 		source->watched = bms_intersect(source->watched, watched);
 		source->imaged = bms_intersect(source->imaged, imaged);
 		cqrs_source_update(source);
+		narrow_triggers(source);
 	}
 }
