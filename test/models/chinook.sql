@@ -55,7 +55,7 @@ SELECT i.invoice_id, i.customer_id, i.total - coalesce(sum(l.unit_price * l.quan
   FROM invoice i LEFT JOIN invoice_line l ON l.invoice_id = i.invoice_id
  GROUP BY i.invoice_id HAVING i.total <> coalesce(sum(l.unit_price * l.quantity), 0);
 
--- genre_chart (genre_id): a chart, a window over all rows
+-- genre_chart (genre_id), full: a chart, a window over all rows
 SELECT g.genre_id, g.name, coalesce(s.sold, 0) AS sold, dense_rank() OVER (ORDER BY s.sold DESC NULLS LAST) AS place,
        (coalesce(s.sold, 0) / nullif(sum(s.sold) OVER (), 0))::numeric(9,8)::share AS share
   FROM genre g LEFT JOIN (SELECT t.genre_id, sum(l.quantity) AS sold FROM invoice_line l JOIN track t ON t.track_id = l.track_id GROUP BY t.genre_id) s
@@ -85,11 +85,11 @@ SELECT e.employee_id, e.last_name
  WHERE NOT EXISTS (SELECT FROM customer c WHERE c.support_rep_id = e.employee_id
                       AND NOT EXISTS (SELECT FROM invoice i WHERE i.customer_id = c.customer_id AND i.total > 15));
 
--- support_queue (support_rep_id, customer_id): a queue, row_number over the key
+-- support_queue (support_rep_id, customer_id), full: a queue, row_number over the key
 SELECT c.support_rep_id, c.customer_id, c.email, i.last, row_number() OVER (PARTITION BY c.support_rep_id ORDER BY i.last NULLS FIRST, c.customer_id) AS place
   FROM customer c LEFT JOIN (SELECT customer_id, max(invoice_date) AS last FROM invoice GROUP BY customer_id) i ON i.customer_id = c.customer_id;
 
--- monthly_revenue (month): a CTE and lag over all months
+-- monthly_revenue (month), full: a CTE and lag over all months
 WITH months AS (SELECT date_trunc('month', invoice_date) AS month, sum(total) AS total FROM invoice GROUP BY 1)
 SELECT month, total, total - lag(total) OVER (ORDER BY month) AS change FROM months;
 
@@ -104,7 +104,7 @@ SELECT c.customer_id, a.artist_id, count(*) AS albums
  WHERE NOT EXISTS (SELECT FROM sales s JOIN track t ON t.track_id = s.track_id WHERE s.customer_id = c.customer_id AND t.album_id = a.album_id)
  GROUP BY c.customer_id, a.artist_id;
 
--- composers (composer): a function in FROM that splits a column
+-- composers (composer), full: a function in FROM that splits a column
 SELECT lower(trim(w.composer)) AS composer, count(DISTINCT t.track_id) AS tracks
   FROM track t CROSS JOIN LATERAL regexp_split_to_table(t.composer, '[,/;&]') AS w (composer)
  GROUP BY lower(trim(w.composer));
@@ -121,6 +121,6 @@ SELECT name FROM artist INTERSECT SELECT title FROM album;
 -- largest_invoices (invoice_id): ALL, with ties
 SELECT i.invoice_id, i.customer_id, i.total FROM invoice i WHERE i.total >= ALL (SELECT o.total FROM invoice o WHERE o.customer_id = i.customer_id);
 
--- top_tracks (track_id): LIMIT, in a total order
+-- top_tracks (track_id), full: LIMIT, in a total order
 SELECT t.track_id, t.name, s.sold FROM track t JOIN (SELECT track_id, sum(quantity) AS sold FROM invoice_line GROUP BY track_id) s ON s.track_id = t.track_id
  ORDER BY s.sold DESC, t.track_id LIMIT 10;

@@ -67,11 +67,11 @@ SELECT p.category_id, date_trunc('month', o.order_date::timestamp) AS month, cou
   FROM orders o JOIN sold_lines l ON l.order_id = o.order_id JOIN products p ON p.product_id = l.product_id
  GROUP BY p.category_id, date_trunc('month', o.order_date::timestamp) HAVING sum(l.amount) > 1000;
 
--- country_leaderboard (country, customer_id): a leaderboard, rank over partitions of the key above a grouped subquery
+-- country_leaderboard (country, customer_id), full: a leaderboard, rank over partitions of the key above a grouped subquery
 SELECT c.country, c.customer_id, c.company_name, coalesce(t.total, 0) AS total, rank() OVER (PARTITION BY c.country ORDER BY t.total DESC NULLS LAST) AS place
   FROM customers c LEFT JOIN (SELECT customer_id, sum(total) AS total FROM sold_orders GROUP BY customer_id) t ON t.customer_id = c.customer_id;
 
--- reporting_line (employee_id): recursion
+-- reporting_line (employee_id), full: recursion
 WITH RECURSIVE line (employee_id, depth, path) AS (
     SELECT employee_id, 0, last_name::text FROM employees WHERE reports_to IS NULL
     UNION ALL
@@ -95,7 +95,7 @@ SELECT count(*) AS orders, count(*) FILTER (WHERE shipped_date IS NULL) AS open,
        max(order_date) AS last_order, percentile_disc(0.5) WITHIN GROUP (ORDER BY shipped_date - order_date) AS usual_days
   FROM orders;
 
--- last_orders (customer_id, order_id): LATERAL with LIMIT
+-- last_orders (customer_id, order_id), full: LATERAL with LIMIT
 SELECT c.customer_id, l.order_id, l.order_date, l.total
   FROM customers c CROSS JOIN LATERAL (SELECT v.order_id, v.order_date, v.total FROM sold_orders v WHERE v.customer_id = c.customer_id
                                         ORDER BY v.order_date DESC NULLS LAST, v.order_id DESC LIMIT 3) l;
@@ -115,7 +115,7 @@ SELECT DISTINCT ON (p.category_id) p.category_id, p.product_id, p.product_name, 
   FROM products p JOIN (SELECT product_id, sum(quantity) AS units FROM order_details GROUP BY product_id) s ON s.product_id = p.product_id
  ORDER BY p.category_id, s.units DESC, p.product_id;
 
--- order_timeline (order_id, event): a timeline, events out of columns
+-- order_timeline (order_id, event), full: a timeline, events out of columns
 SELECT o.order_id, e.event, e.at, c.company_name AS customer
   FROM orders o LEFT JOIN customers c USING (customer_id)
  CROSS JOIN LATERAL (VALUES ('placed', o.order_date), ('promised', o.required_date), ('shipped', o.shipped_date)) e (event, at)
