@@ -29,7 +29,7 @@ my $seconds = $ARGV[0] // $ENV{SECONDS} // 30;
 my $seed = $ARGV[1] // $ENV{SEED} // int(rand(1_000_000_000));
 my %seen = map { $_ => 0 } qw(rounds transactions statements errors changes);
 my %errors;
-my $node = new_server('capture', 'cqrs.max_workers = 0', 'fsync = off', 'autovacuum = off', 'jit = off', 'deadlock_timeout = 20ms',
+my $node = new_server('capture', 'cqrs.max_workers = 0', 'fsync = off', 'autovacuum = off', 'jit = off', 'deadlock_timeout = 20ms', 'cqrs.lock_timeout = 500ms',
 	'statement_timeout = 60s', 'log_min_messages = log');
 
 # ---- chance
@@ -514,6 +514,7 @@ sub models
 		"SELECT id, array_agg(part ORDER BY part) AS parts, min(length($column\::text)) AS shortest FROM $name GROUP BY id");
 
 	push @queries, ("SELECT part, count(*) AS n, sum(again) AS again FROM $name GROUP BY part") x 2 if $table->{stamped};
+	push @queries, ("SELECT made, count(*) AS n FROM $name GROUP BY made") x 2 if grep { $_->{name} eq 'made' } @{ $table->{columns} };
 
 	return map { { query => $_ } } (shuffle(@queries))[ 0 .. int(rand(2)) ];
 }

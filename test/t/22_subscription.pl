@@ -14,17 +14,25 @@ my $tables = q{
 	ALTER TABLE line ALTER COLUMN note SET STORAGE EXTERNAL;
 	CREATE TABLE plain (a integer, b text);
 	ALTER TABLE plain REPLICA IDENTITY FULL};
+my $visits = 'SELECT region, double, count(*) AS n, count(body) AS told FROM visit GROUP BY region, double';
 
 my $publisher = new_server('publisher', 'wal_level = logical', 'max_wal_senders = 5', 'cqrs.max_workers = 0');
 $publisher->safe_psql('postgres', qq{$tables;
 	INSERT INTO shop SELECT i, 'region ' || i % 3 FROM generate_series(1, 9) i;
 	INSERT INTO line SELECT i, 1 + i % 10, i, repeat('note', i * 10), 0 FROM generate_series(1, 300) i;
 	INSERT INTO plain VALUES (1, 'one'), (1, 'one'), (2, NULL);
-	CREATE PUBLICATION everything FOR TABLE shop, line, plain});
+	CREATE TABLE visit (id integer, region text, n integer, body text, unread integer, PRIMARY KEY (id, region));
+	CREATE PUBLICATION everything FOR TABLE shop, line, plain, visit});
 
 my $node = new_server('subscriber', 'cqrs.max_workers = 1');
 $node->safe_psql('postgres', qq{$tables;
 	ALTER TABLE line ADD COLUMN here text DEFAULT 'of the subscriber alone';
+	CREATE TABLE visit (id integer, region text, n integer, body text, unread integer, double integer GENERATED ALWAYS AS (n * 2) STORED, PRIMARY KEY (id, region))
+		PARTITION BY LIST (region);
+	CREATE TABLE visit_a (unread integer, region text NOT NULL, double integer GENERATED ALWAYS AS (n * 2) STORED, body text, n integer, id integer NOT NULL);
+	ALTER TABLE visit ATTACH PARTITION visit_a FOR VALUES IN ('a');
+	CREATE TABLE visit_rest PARTITION OF visit DEFAULT;
+	SELECT cqrs.create_projection('visits', '$visits');
 	SELECT cqrs.capture('plain');
 	SELECT cqrs.create_projection('regions', \$\$$truth\$\$)});
 ok(caught_up($node, 'regions'), 'a read model of empty tables');
@@ -39,7 +47,8 @@ sub follows
 
 	$publisher->safe_psql('postgres', $sql);
 	$publisher->wait_for_catchup('all_of_it');
-	ok(caught_up($node, 'regions'), "$what arrives");
+	ok(caught_up($node, $_), "$what arrives in $_") foreach qw(regions visits);
+	is_equal($node, 'visits', $visits, "$what is right where it goes to partitions");
 	return is_equal($node, 'regions', $truth, "$what is right");
 }
 
@@ -63,6 +72,13 @@ follows('updates of keys, values and what is left alone', q{
 	UPDATE line SET shop = 3 WHERE id = 20;
 	UPDATE line SET unread = 1;
 	UPDATE shop SET region = NULL WHERE id = 3});
+follows('rows of partitions', q{INSERT INTO visit SELECT i, (ARRAY['a', 'b', 'c'])[1 + i % 3], i % 7, repeat('v', i * 100), 0 FROM generate_series(1, 90) i});
+follows('updates of partitions', q{
+	UPDATE visit SET n = n + 1 WHERE id % 4 = 0;
+	UPDATE visit SET body = NULL WHERE id % 5 = 0;
+	UPDATE visit SET region = 'a' WHERE id % 7 = 0;
+	UPDATE visit SET unread = 1;
+	DELETE FROM visit WHERE id > 80});
 follows('deletes', 'DELETE FROM line WHERE id % 5 = 0; DELETE FROM shop WHERE id = 4');
 follows('a transaction with savepoints', q{
 	BEGIN; INSERT INTO line VALUES (3000, 1, 1); SAVEPOINT a; UPDATE line SET amount = 1000; ROLLBACK TO a; SAVEPOINT b; DELETE FROM shop WHERE id = 5; RELEASE b; COMMIT});
