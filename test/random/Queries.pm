@@ -27,11 +27,11 @@ my %type_names = (
 # What can be compared with what.
 my %class = (i => 'i', s => 'i', l => 'i', n => 'i', m => 'i', t => 't', c => 't', o => 'o', d => 'd', y => 'y', j => 'j', e => 'e', f => 'f');
 
-# Forms of a query, by how often they are wanted at the top of one, and below.
+# Forms of a query, by how often they are wanted at the top of one, below, and in one that only joins tables.
 my %forms = (
-	plain => [ \&plain, 30, 10 ], grouped => [ \&grouped, 30, 10 ], sets => [ \&grouping_sets, 6, 1 ], one => [ \&one_row, 5, 2 ], distinct => [ \&distinct, 6, 4 ],
-	operation => [ \&set_operation, 9, 5 ], tagged => [ \&tagged_union, 4, 2 ], window => [ \&window, 10, 3 ], first => [ \&distinct_on, 4, 2 ],
-	limit => [ \&limited, 3, 2 ], recursive => [ \&recursive, 3, 1 ]);
+	plain => [ \&plain, 30, 10, 4 ], grouped => [ \&grouped, 30, 10, 8 ], sets => [ \&grouping_sets, 6, 1, 1 ], one => [ \&one_row, 5, 2, 3 ],
+	distinct => [ \&distinct, 6, 4, 3 ], operation => [ \&set_operation, 9, 5, 0 ], tagged => [ \&tagged_union, 4, 2, 0 ], window => [ \&window, 10, 3, 0 ],
+	first => [ \&distinct_on, 4, 2, 0 ], limit => [ \&limited, 3, 2, 0 ], recursive => [ \&recursive, 3, 1, 0 ]);
 
 # ---- names, tags, values
 
@@ -47,7 +47,7 @@ sub literal
 	return "NULL::$type_names{$type}" if $nullable && chance(0.15);
 	return pick(0, 1, 2) if $type =~ /[is]/;
 	return pick(0, 1, 2) . '::bigint' if $type eq 'l';
-	return pick(qw(0.0 0.00 1.0 1.00 1.5)) . '::numeric' if $type =~ /[nm]/;
+	return pick(qw(0.0 0.00 1.0 1.00 1.5 1.5 -2.25 'NaN' 'Infinity')) . '::numeric' if $type =~ /[nm]/;
 	return q{'} . pick('', 'x', 'X', 'y', 'xy') . q{'::text} if $type eq 't';
 	return q{('} . pick('x', 'X', 'y', 'Y') . q{'::text COLLATE folded)} if $type eq 'c';
 	return pick('true', 'false') if $type eq 'o';
@@ -366,6 +366,8 @@ sub aggregate
 	my ($g, $scope, $depth) = @_;
 	my $column = pick(@{ $scope->{columns} });
 	my ($x, $type) = ($column->{sql}, $column->{type});
+
+	return sum_or_count($g, $scope) if $g->{inner} && chance(0.9);
 	my ($sql, $result) = aggregate_call($g, $scope, $x, $type);
 
 	if (chance(0.25))
@@ -373,7 +375,25 @@ sub aggregate
 		tag($g, 'aggregate with FILTER');
 		$sql .= ' FILTER (WHERE ' . predicate($g, { columns => $scope->{columns}, outer => [] }, $depth - 1) . ')';
 	}
-	return { sql => $sql, type => $result };
+	return { sql => $sql, type => $result, exact => 1 };
+}
+
+# An aggregate that can be kept by adding what changed.
+sub sum_or_count
+{
+	my ($g, $scope) = @_;
+	my $column = column_like('i', @{ $scope->{columns} }) // return { sql => 'count(*)', type => 'l' };
+	my ($x, $type) = ($column->{sql}, $column->{type});
+	my ($sum, $average, $extreme) = $type eq 's' || $type eq 'i' ? qw(l n i) : $type eq 'l' ? qw(n n l) : $type eq 'n' ? qw(n n m) : qw(m m m);
+	my ($sql, $result) = @{ pick([ "sum($x)", $sum ], [ "sum($x)", $sum ], [ "avg($x)", $average ], [ "count($x)", 'l' ], [ 'count(*)', 'l' ],
+		[ pick('min', 'max') . "($x)", $extreme ]) };
+
+	if (chance(0.15))
+	{
+		tag($g, 'aggregate with FILTER');
+		$sql .= ' FILTER (WHERE ' . predicate($g, { columns => $scope->{columns}, outer => [] }, 0) . ')';
+	}
+	return { sql => $sql, type => $result, exact => 1 };
 }
 
 # The call of an aggregate that suits a type, and what it returns.
@@ -458,7 +478,7 @@ sub named_item
 	my ($g) = @_;
 	my @ctes = @{ $g->{ctes} };
 	my @views = @{ $g->{views} };
-	my $relation = @ctes && chance(0.5) ? pick(@ctes) : @views && chance(0.2) ? pick(@views) : pick(@{ $g->{tables} });
+	my $relation = @ctes && chance(0.5) ? pick(@ctes) : @views && !$g->{inner} && chance(0.2) ? pick(@views) : pick(@{ $g->{tables} });
 	my $alias = new_name($g, 'r');
 
 	tag($g, @{ $relation->{tags} // [] });
@@ -477,7 +497,7 @@ sub leaf
 	{
 		return subquery_item($g, chance(0.5) ? $outer : [], $depth, '', 'subquery in FROM');
 	}
-	if (chance(0.03))
+	if (chance(0.03) && !$g->{inner})
 	{
 		$alias = new_name($g, 'r');
 		tag($g, 'VALUES');
@@ -524,7 +544,7 @@ sub function_item
 	my ($g, $left) = @_;
 	my $alias = new_name($g, 'r');
 	my $array = column_like('y', @$left);
-	my $column = column_like('i', @$left);
+	my $column = column_like('i', grep { $_->{type} =~ /[isl]/ } @$left);
 
 	tag($g, 'function in FROM');
 	if ($array && chance(0.6))
@@ -549,7 +569,7 @@ sub item
 
 		splice(@parts, $at, 2, join_items($g, @parts[ $at, $at + 1 ], $depth));
 	}
-	while (chance($depth > 0 ? 0.12 : 0.03) && $g->{budget} > 0)
+	while (chance($depth > 0 ? 0.12 : 0.03) && $g->{budget} > 0 && !$g->{inner})
 	{
 		$parts[0] = join_lateral($g, $parts[0], $outer, $depth);
 	}
@@ -579,7 +599,7 @@ sub joined_sure
 sub join_items
 {
 	my ($g, $left, $right, $depth) = @_;
-	my $type = pick(qw(INNER INNER INNER LEFT LEFT LEFT RIGHT FULL));
+	my $type = $g->{inner} ? 'INNER' : pick(qw(INNER INNER INNER LEFT LEFT LEFT RIGHT FULL));
 	my @columns = (@{ $left->{columns} }, @{ $right->{columns} });
 	my @on;
 	my %join;
@@ -700,7 +720,7 @@ sub source_of
 	return ($item, $scope, " FROM $item->{text}" . where(@where));
 }
 
-# An output column of each of some expressions; equal values become one, if 'merged'.  Returns the list, and the columns.
+# An output column of each of some expressions; equal values of those that are not exact become one, if 'merged'.  Returns the list, and the columns.
 sub outputs
 {
 	my ($g, $merged, @expressions) = @_;
@@ -711,7 +731,7 @@ sub outputs
 		my $name = new_name($g, 'c');
 
 		push @list, "$expression->{sql} AS $name";
-		push @columns, [ $name, $merged && $expression->{type} eq 'n' ? 'm' : $expression->{type} ];
+		push @columns, [ $name, $merged && !$expression->{exact} && $expression->{type} eq 'n' ? 'm' : $expression->{type} ];
 		tag($g, 'domain') if $expression->{type} eq 's';
 		tag($g, 'collation') if $expression->{type} eq 'c';
 	}
@@ -803,7 +823,7 @@ sub grouped
 		$by = group_list(@keys);
 		push @more, pick(@{ $item->{columns} });
 	}
-	push @more, shown_rows($scope) if chance(0.5);
+	push @more, shown_rows($scope) if chance($g->{inner} ? 0.1 : 0.5);
 	($list, @columns) = outputs($g, 1, @keys, @more);
 	if (chance(0.3))
 	{
@@ -1052,7 +1072,7 @@ sub with_ctes
 	my @with;
 	my $select;
 
-	if (chance(0.25))
+	if (chance(0.25) && !$g->{inner})
 	{
 		foreach my $number (1 .. pick(1, 1, 2))
 		{
@@ -1065,7 +1085,7 @@ sub with_ctes
 			$g->{budget}++;
 		}
 	}
-	$select = any_select($g, [], $depth, 1);
+	$select = any_select($g, [], $depth, $g->{inner} ? 3 : 1);
 	if (@with && $select->{text} =~ /^WITH/)
 	{
 		$select->{text} = "SELECT * FROM ($select->{text}) AS whole";
@@ -1108,7 +1128,9 @@ sub make_query
 	foreach my $attempt (1 .. 300)
 	{
 		$g = new_state($relations, pick(1, 2, 2, 3, 3, 4, 5, 6));
-		$select = with_ctes($g, pick(0, 1, 1, 2, 2, 3));
+		$g->{inner} = chance(0.2);
+		$select = with_ctes($g, $g->{inner} ? 0 : pick(0, 1, 1, 2, 2, 3));
+		tag($g, 'tables and inner joins only') if $g->{inner};
 		$select = wrapped($g, $select) if !$select->{key} || @{ $select->{key} } > 4 || chance(0.05);
 		tag($g, @{ $g->{key_tags} });
 		last if !$wanted || $g->{tags}{$wanted};

@@ -53,13 +53,14 @@ sub rounds_server
 	return $node;
 }
 
-# The statement that counts the rows in which a read model and its query differ, as multisets, both ways.
+# The statement that counts the rows in which a read model and its query differ, as multisets, both ways; by what they look like, where that is determined.
 sub difference
 {
 	my ($number, $query) = @_;
+	my $row = $query->{verified} ? 't::text' : 't.*';
 
-	return "WITH ours AS MATERIALIZED (TABLE p$number), truth AS MATERIALIZED ($query->{text}) SELECT 'difference', $number, count(*) "
-	  . 'FROM ((TABLE ours EXCEPT ALL TABLE truth) UNION ALL (TABLE truth EXCEPT ALL TABLE ours)) d HAVING count(*) > 0';
+	return "WITH ours AS MATERIALIZED (SELECT $row FROM p$number t), truth AS MATERIALIZED (SELECT $row FROM ($query->{text}) t) "
+	  . "SELECT 'difference', $number, count(*) FROM ((TABLE ours EXCEPT ALL TABLE truth) UNION ALL (TABLE truth EXCEPT ALL TABLE ours)) d HAVING count(*) > 0";
 }
 
 # The statement that counts the keys that the extension itself finds to differ.
