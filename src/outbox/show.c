@@ -29,7 +29,7 @@
 enum
 {
 	COL_POSITION, COL_XID, COL_CAPTURED_AT, COL_KIND, COL_SOURCE, COL_EVENT_TYPE, COL_AGGREGATE_TYPE, COL_AGGREGATE_ID,
-	COL_AGGREGATE_VERSION, COL_OLD_ROW, COL_NEW_ROW, COL_PAYLOAD, COL_METADATA, COL_COUNT
+	COL_AGGREGATE_VERSION, COL_OLD_ROW, COL_NEW_ROW, COL_PAYLOAD, COL_METADATA, COL_COMMAND, COL_COUNT
 };
 
 /* How to print images of one shape. */
@@ -224,6 +224,7 @@ show_change(Show *show, const CqrsChunk *chunk, const CqrsChange *change)
 	put_value(values, nulls, COL_XID, FullTransactionIdGetDatum(chunk->xid));
 	put_value(values, nulls, COL_CAPTURED_AT, TimestampTzGetDatum(chunk->captured_at));
 	put_value(values, nulls, COL_KIND, CStringGetTextDatum(kind_name(change->kind)));
+	put_value(values, nulls, COL_COMMAND, Int64GetDatum(change->command));
 	if (OidIsValid(relation))
 		put_value(values, nulls, COL_SOURCE, ObjectIdGetDatum(relation));
 	if (change->kind == CQRS_CHANGE_EVENT)
@@ -334,7 +335,7 @@ PG_FUNCTION_INFO_V1(cqrs_outbox_rows);
 
 /*
  * cqrs_internal.outbox_rows() RETURNS TABLE (position bigint, xid xid8, captured_at timestamptz, kind text, source regclass, event_type text,
- *		aggregate_type text, aggregate_id text, aggregate_version bigint, old_row jsonb, new_row jsonb, payload jsonb, metadata jsonb)
+ *		aggregate_type text, aggregate_id text, aggregate_version bigint, old_row jsonb, new_row jsonb, payload jsonb, metadata jsonb, command bigint)
  *
  * Every change of a committed transaction that the statement sees, in no promised order.  What the current transaction has captured is not in it, whether
  * it is in the buffer still or in the segment.  A damaged chunk gives a warning and a row of kind 'damaged', whose metadata tells what is wrong.

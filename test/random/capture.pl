@@ -545,7 +545,6 @@ sub make_round
 		push @tables, $table;
 	}
 	$round{tables} = \@tables;
-	$round{writing_triggers} = grep { /FUNCTION fuzz.(?:again|other)/ } @{ $round{setup} };
 	$_->{whole} = !$round{read} || chance(0.5) foreach @tables;
 	push @{ $round{setup} }, map { "SELECT cqrs.capture('$_->{name}') \\g /dev/null" } grep { $_->{whole} } @tables;
 	push @{ $round{models} }, map { models($_) } grep { $round{read} } @tables;
@@ -616,29 +615,22 @@ sub wrong_errors
 }
 
 # Follows the numbers of row versions through the outbox, in its order: which live, of which tables that cannot be told, what is wrong with it.
-#
-# A trigger that changes rows again has its changes captured before those of the statement that fired it.  They are put in order within what is written at
-# once, not across what a buffer too small wrote early: a version's end may then come before its beginning, in the same transaction.
 sub wrong_order
 {
 	my ($round, $rows) = @_;
-	my (%live, %ended, %lost_track, @wrong);
+	my (%live, %lost_track, @wrong);
 
 	foreach my $row (split(/\n/, $rows))
 	{
-		my ($position, $xid, $label, $kind, $old, $new) = split(/\|/, $row, -1);
+		my ($position, $label, $kind, $old, $new) = split(/\|/, $row, -1);
 
 		$lost_track{$label} = 1 if $kind eq 'alter' || $kind eq 'truncate' && $round->{trees}{$label};
 		$live{$label} = {} if $kind eq 'truncate';
 		next if $lost_track{$label};
-		if ($old ne '' && !delete $live{$label}{$old})
-		{
-			push @wrong, "$position: $kind of a row of $label that is not there: $old" unless $round->{writing_triggers};
-			$ended{"$label $old $xid"} = $position;
-		}
-		$live{$label}{$new} = 1 if $new ne '' && !delete $ended{"$label $new $xid"};
+		push @wrong, "$position: $kind of a row of $label that is not there: $old" if $old ne '' && !delete $live{$label}{$old};
+		$live{$label}{$new} = 1 if $new ne '';
 	}
-	return (\%live, \%lost_track, @wrong, map { "$ended{$_}: the end of a row that never was: $_" } sort keys %ended);
+	return (\%live, \%lost_track, @wrong);
 }
 
 # Compares: returns what is wrong.
@@ -667,8 +659,9 @@ sub differences_found
 
 	push @wrong, split(/\n/, $ask->('SELECT what, xid, aggregate, version, left(payload::text, 50) FROM fuzz.event_difference ORDER BY xid LIMIT ' . SHOWN));
 	$round->{trees} = { map { $_->{name} => 1 } grep { $_->{kind} ne 'plain' } @stamped };
-	my ($live, $lost_track, @order) = wrong_order($round, $ask->(qq{SELECT position, xid, label, kind, old_row ->> 'stamp', new_row ->> 'stamp'
-		FROM cqrs.outbox JOIN fuzz.root ON relation = source::oid WHERE label = ANY ('{$labels}') ORDER BY position}));
+	my ($live, $lost_track, @order) = wrong_order($round, $ask->(qq{SELECT position, label, kind, old_row ->> 'stamp', new_row ->> 'stamp'
+		FROM cqrs.outbox JOIN fuzz.root ON relation = source::oid WHERE label = ANY ('{$labels}')
+		ORDER BY max(position) OVER (PARTITION BY xid), command, position}));
 	push @wrong, @order[ 0 .. ($#order < SHOWN ? $#order : SHOWN) ];
 	foreach my $table (grep { !$lost_track->{ $_->{name} } } @stamped)
 	{
