@@ -12,8 +12,10 @@
 #include "registry/rows.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
+#include "utils/hsearch.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
+#include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/syscache.h"
 
@@ -21,6 +23,16 @@ enum
 {
 	COL_ID, COL_RELATION, COL_ATTACHED, COL_CAPTURED, COL_WATCHED, COL_IMAGED, COL_COUNT
 };
+
+/* When a source was last found intact, in changes noted. */
+typedef struct FoundIntact
+{
+	int64		source;			/* hash key: twice its id, and one more if whole rows are captured */
+	uint64		at;
+} FoundIntact;
+
+static HTAB *intact_sources = NULL;
+static uint64 changes_noted = 1;
 
 /*
  * read_source makes a CqrsSource of a row.
@@ -280,16 +292,57 @@ is_intact(Oid table, const CqrsSource *source)
 }
 
 /*
+ * note_change counts that something has changed which relations' cache entries tell.
+ */
+static void
+note_change(Datum arg, Oid relation)
+{
+	changes_noted++;
+}
+
+/*
+ * found_intact returns where it is noted when a source was last found intact; 0 if it was not.
+ */
+static uint64 *
+found_intact(const CqrsSource *source)
+{
+	int64		key = (int64) source->id * 2 + source->captured;
+	FoundIntact *entry;
+	bool		found;
+
+	if (intact_sources == NULL)
+	{
+		HASHCTL		control = {.keysize = sizeof(int64),.entrysize = sizeof(FoundIntact),.hcxt = CacheMemoryContext};
+
+		intact_sources = hash_create("cqrs intact sources", 32, &control, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+		CacheRegisterRelcacheCallback(note_change, (Datum) 0);
+	}
+	entry = hash_search(intact_sources, &key, HASH_ENTER, &found);
+	if (!found)
+		entry->at = 0;
+	return &entry->at;
+}
+
+/*
  * cqrs_source_intact tells whether every table of a source's tree has its triggers.
+ *
+ * Found once, that holds until any relation changes: a tree may have thousands of tables, and every batch asks.
  */
 bool
 cqrs_source_intact(const CqrsSource *source)
 {
+	uint64	   *found = found_intact(source);
+	uint64		at;
 	ListCell   *cell;
 
+	AcceptInvalidationMessages();
+	at = changes_noted;
+	if (*found == at)
+		return true;
 	foreach(cell, cqrs_tree_tables(source->relation))
 		if (!is_intact(lfirst_oid(cell), source))
 			return false;
+	*found = at;
 	return true;
 }
 
