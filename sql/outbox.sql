@@ -206,6 +206,21 @@ BEGIN
     END LOOP;
 END$$;
 SELECT * FROM differences('big');
+-- A trigger that changes its row again is captured before the change that fired it: so also where the buffer is full in between.
+CREATE TABLE counted (id integer, v integer, filler text);
+CREATE FUNCTION count_again() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    UPDATE counted SET v = v + 1 WHERE id = NEW.id;
+    RETURN NULL;
+END$$;
+CREATE TRIGGER again AFTER UPDATE ON counted FOR EACH ROW WHEN (NEW.v % 3 <> 0) EXECUTE FUNCTION count_again();
+SELECT cqrs.capture('counted');
+INSERT INTO counted SELECT g, 0, repeat('x', 300) FROM generate_series(1, 600) AS g;
+UPDATE counted SET v = v + 1, filler = repeat('y', 300);
+SELECT count(*), count(DISTINCT chunk) > 3 AS many_chunks, count(*) FILTER (WHERE old_v <> before) AS misplaced
+FROM (SELECT position >> 16 AS chunk, (old_row ->> 'v')::integer AS old_v,
+          lag((new_row ->> 'v')::integer) OVER (PARTITION BY new_row ->> 'id' ORDER BY position) AS before
+      FROM cqrs.outbox WHERE source = 'counted'::regclass) AS changes;
 RESET cqrs.buffer_size;
 
 -- Chunks stay in line: nothing so far is larger than a page.

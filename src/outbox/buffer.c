@@ -21,6 +21,7 @@
 
 #define INITIAL_SIZE		(16 * 1024) /* of the arena, and what it is between transactions */
 #define INITIAL_MARKS		8
+#define PATIENCE			4	/* times the buffer's size that it takes at most to keep changes of one row together */
 #define LENGTH_SIZE			5	/* a record's leading length takes no more */
 #define MAX_RECORD			(MaxAllocSize - BLCKSZ) /* so that its chunk's row can be put together in memory */
 
@@ -58,7 +59,8 @@ static struct
 	int			max_shapes;
 	int			shape;			/* index of the one met last */
 	CommandId	command;		/* of the last record */
-	bool		disordered;		/* some record is of an earlier command than the one before it */
+	bool		disordered;		/* some record is of an earlier command than the one before it ... */
+	CommandId	outer;			/* ... the earliest such of this one */
 	bool		late;			/* past pre-commit: write at once */
 	bool		wrote;			/* something: there is news for the worker if we commit */
 } buffer;
@@ -337,6 +339,8 @@ write_out(void)
 	MemoryContextSwitchTo(caller);
 	MemoryContextReset(buffer.writing);
 	cut_arena(own->start);
+	if (buffer.used == 0)
+		buffer.disordered = false;
 }
 
 /*
@@ -360,6 +364,21 @@ refuse_size(int32 source, Size length)
 }
 
 /*
+ * is_full tells whether the buffer is to be written before so much is appended.
+ *
+ * Where triggers change their rows again, what they do is captured before the change that fired them.  The two are to be written together, so the buffer then
+ * waits for the end of what was done for a row, if that is not too far off.
+ */
+static bool
+is_full(Size length)
+{
+	Size		limit = (Size) cqrs_setting_buffer_size * 1024;
+	Size		needed = buffer.used + length;
+
+	return needed > limit && (!buffer.disordered || buffer.command <= buffer.outer || needed > PATIENCE * limit);
+}
+
+/*
  * put_record appends a record to the arena, after making room by writing if the buffer is full.
  *
  * A level that holds less than a page does not write yet, or every savepoint of a large transaction would leave a page nearly empty.
@@ -373,11 +392,14 @@ put_record(CqrsRecord *record, int32 source)
 	if (length > MAX_RECORD)
 		refuse_size(source, length);
 	own = enter_level();
-	if (buffer.used + length > (Size) cqrs_setting_buffer_size * 1024 && buffer.used - own->start >= BLCKSZ &&
-		cqrs_segment_there())
+	if (buffer.used - own->start >= BLCKSZ && is_full(length) && cqrs_segment_there())
 		write_out();
 	buffer.used = cqrs_record_write(record, length, reserve(length + LENGTH_SIZE)) - buffer.data;
-	buffer.disordered |= record->command < buffer.command;
+	if (record->command < buffer.command)
+	{
+		buffer.outer = buffer.disordered ? Min(buffer.outer, record->command) : record->command;
+		buffer.disordered = true;
+	}
 	buffer.command = record->command;
 }
 

@@ -5,8 +5,9 @@
  * Triggers fire after the statement that changed the rows, and what they change in turn is captured at once: a trigger that fires before ours and updates
  * the row just written has its update captured before that write.  Commands tell the true order; within one the order of capture stands.
  *
- * Works on the records of one nesting level that are written together.  A transaction larger than the buffer may so come out of order across
- * chunks; who needs the order of changes of one row goes by command.  Allocates in CurrentMemoryContext and frees it.
+ * Works on the records of one nesting level that are written together.  The buffer sees to it that a change and what its own triggers do to the same row are;
+ * but where triggers change rows that the statement has changed, too, and that are not those they fired for, a transaction larger than the buffer may come
+ * out of order across chunks.  Who needs the order of such changes goes by command.  Allocates in CurrentMemoryContext and frees it.
  */
 #include "postgres.h"
 
