@@ -28,6 +28,9 @@ typedef struct CqrsBatch
 	List	   *locked;			/* out: as of cqrs_apply_lock */
 } CqrsBatch;
 
+/* Refuse a user's transaction in which a batch would not be exact: 25001 in another isolation level than READ COMMITTED, or after captured changes. */
+extern void cqrs_apply_check_caller(const char *command);
+
 /*
  * Lock the version, then its relations, take the snapshot, apply the window, insert the checkpoint.  The transaction is a fresh
  * REPEATABLE READ one that has taken no snapshot yet (worker), or READ COMMITTED (drain).  Errors of the user's query are raised

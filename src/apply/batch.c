@@ -65,6 +65,30 @@ cqrs_apply_write(CqrsStatement *statement, Snapshot snapshot)
 }
 
 /*
+ * cqrs_apply_check_caller refuses a transaction in which a batch would not be exact.
+ *
+ * Under a snapshot kept for the whole transaction the batch would read the past; and changes of our own that are not committed are in no window.
+ */
+void
+cqrs_apply_check_caller(const char *command)
+{
+	PreventCommandDuringRecovery(command);
+	PreventCommandIfReadOnly(command);
+	if (IsolationUsesXactSnapshot())
+		ereport(ERROR,
+				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
+				 errmsg("%s works only in READ COMMITTED", command),
+				 errdetail("This transaction sees the database as it was when it began."),
+				 errhint("Call it in a transaction of its own.")));
+	if (cqrs_outbox_pending())
+		ereport(ERROR,
+				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
+				 errmsg("%s cannot run in a transaction that has captured changes", command),
+				 errdetail("Its own changes are not committed yet, so they are in no window."),
+				 errhint("Commit first.")));
+}
+
+/*
  * cqrs_apply_become_owner takes on the identity and settings under which a version's statements run.
  */
 Oid

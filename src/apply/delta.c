@@ -255,7 +255,7 @@ read_chunk(const CqrsChunk *chunk, CqrsWindow *window, Reader *readers, bool dec
 		window->position = Max(window->position, change.position);
 		if (change.kind == CQRS_CHANGE_ALTER)
 			window->altered = true;
-		if (change.kind == CQRS_CHANGE_ALTER || change.kind == CQRS_CHANGE_TRUNCATE)
+		if (change.kind == CQRS_CHANGE_ALTER || change.kind == CQRS_CHANGE_TRUNCATE || change.kind == CQRS_CHANGE_ERASED)
 			window->needs_full = true;
 		else if (decode && !window->needs_full && !add_change(&readers[index], &window->deltas[index], &change))
 			window->needs_full = true;

@@ -59,6 +59,54 @@ lock_at_once(List *sorted, LOCKMODE mode)
 	return true;
 }
 
+/* Work that waits for locks, each for at most so long. */
+typedef struct Limited
+{
+	void		(*work) (void *);
+	void	   *argument;
+	int			wait_ms;
+} Limited;
+
+/*
+ * work_limited does it.
+ */
+static void
+work_limited(void *argument)
+{
+	Limited    *limited = argument;
+	int			saved_timeout = LockTimeout;
+
+	PG_TRY();
+	{
+		LockTimeout = Max(limited->wait_ms, 1);
+		limited->work(limited->argument);
+	}
+	PG_FINALLY();
+	{
+		LockTimeout = saved_timeout;
+	}
+	PG_END_TRY();
+}
+
+/*
+ * cqrs_locks_await does work that waits for locks; false, with all undone, if one took longer than that.
+ *
+ * The server's lock timeout is an error, hence the attempt, whose end also gives back the locks.
+ */
+bool
+cqrs_locks_await(void (*work) (void *), void *argument, int wait_ms)
+{
+	Limited		limited = {.work = work,.argument = argument,.wait_ms = wait_ms};
+	ErrorData  *error = cqrs_attempt(work_limited, &limited, true);
+
+	if (error == NULL)
+		return true;
+	if (error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE)
+		ReThrowError(error);
+	FreeErrorData(error);
+	return false;
+}
+
 /* What lock_in_turn is to lock, and how far it got. */
 typedef struct Turn
 {
@@ -80,31 +128,21 @@ is_still(const Turn *turn)
 }
 
 /*
- * lock_in_turn takes locks one by one, joining the queue for each for at most a moment.
+ * lock_in_turn takes locks one by one, joining the queue for each.
  *
- * Errors: 55P03 if one cannot be had, or if the list has changed meanwhile.
+ * Errors: 55P03 if the list has changed meanwhile.
  */
 static void
 lock_in_turn(void *argument)
 {
 	Turn	   *turn = argument;
-	int			saved_timeout = LockTimeout;
 	ListCell   *cell;
 
-	PG_TRY();
+	foreach(cell, turn->relids)
 	{
-		LockTimeout = turn->wait_ms;
-		foreach(cell, turn->relids)
-		{
-			turn->current = lfirst_oid(cell);
-			LockRelationOid(turn->current, turn->mode);
-		}
+		turn->current = lfirst_oid(cell);
+		LockRelationOid(turn->current, turn->mode);
 	}
-	PG_FINALLY();
-	{
-		LockTimeout = saved_timeout;
-	}
-	PG_END_TRY();
 	if (!is_still(turn))
 		ereport(ERROR,
 				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
@@ -114,22 +152,16 @@ lock_in_turn(void *argument)
 /*
  * lock_queueing takes all of the turn's relations, joining the queue for each for a moment; if one cannot be had, it releases all.
  *
- * A lock that busy writers hold by turns is never free, so it must be queued for; they wait behind us no longer than that.  The server's lock
- * timeout is an error, hence the attempt, whose end also gives back the locks.
+ * A lock that busy writers hold by turns is never free, so it must be queued for; they wait behind us no longer than that.
  */
 static bool
 lock_queueing(Turn *turn, Oid *blocked_on)
 {
-	ErrorData  *error = cqrs_attempt(lock_in_turn, turn, true);
+	bool		held = cqrs_locks_await(lock_in_turn, turn, turn->wait_ms);
 
-	if (error == NULL)
-		return true;
-	if (error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE)
-		ReThrowError(error);
-	FreeErrorData(error);
-	if (blocked_on)
+	if (!held && blocked_on)
 		*blocked_on = turn->current;
-	return false;
+	return held;
 }
 
 /*
@@ -301,6 +333,68 @@ cqrs_locks_held(const LOCKTAG *tag, LOCKMODE mode)
 			result = lappend(result, psprintf("process %d (%s)", pid, application));
 	}
 	return result;
+}
+
+/*
+ * is_vacuum tells whether a lock's holder is VACUUM, which changes no row.
+ */
+static bool
+is_vacuum(VirtualTransactionId holder)
+{
+	PGPROC	   *process = cqrs_compat_lock_holder(holder);
+
+	return process != NULL && cqrs_compat_local_xid(process) == holder.localTransactionId &&
+		(process->statusFlags & PROC_IN_VACUUM);
+}
+
+/*
+ * await_end waits for a transaction's end, given its virtual id, and if it was prepared for that of the prepared one.
+ */
+static void
+await_end(void *argument)
+{
+	(void) VirtualXactLock(*(VirtualTransactionId *) argument, true);
+}
+
+/*
+ * outwait_writers waits for those who write to one relation; false if it takes longer than until the deadline.
+ */
+static bool
+outwait_writers(Oid relation, TimestampTz deadline)
+{
+	LOCKTAG		tag;
+	VirtualTransactionId *writers;
+	int			count;
+
+	SET_LOCKTAG_RELATION(tag, MyDatabaseId, relation);
+	writers = GetLockConflicts(&tag, ShareLock, &count);
+	for (int i = 0; i < count; i++)
+		if (!is_vacuum(writers[i]) && !VirtualXactLock(writers[i], false) &&
+			!cqrs_locks_await(await_end, &writers[i], cqrs_clock_until(deadline)))
+			return false;
+	return true;
+}
+
+/*
+ * cqrs_locks_outwait waits until all transactions have ended that write to one of the relations now.
+ *
+ * It waits for the transactions, not for their locks, so whoever comes next passes.
+ *
+ * Errors: 55P03, naming the relation and who writes to it.
+ */
+void
+cqrs_locks_outwait(List *relids, int timeout_ms)
+{
+	TimestampTz deadline = TimestampTzPlusMilliseconds(cqrs_clock_now(), timeout_ms);
+	ListCell   *cell;
+
+	foreach(cell, relids)
+		if (!outwait_writers(lfirst_oid(cell), deadline))
+			ereport(ERROR,
+					(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+					 errmsg("\"%s\" has been written to for longer than cqrs.lock_timeout", cqrs_name_shown(lfirst_oid(cell))),
+					 errdetail("Its lock is held by %s.", cqrs_locks_holders(lfirst_oid(cell), ShareLock)),
+					 errhint("Wait for these transactions to end, or end them, and try again.")));
 }
 
 /*

@@ -26,6 +26,18 @@ typedef List *(*CqrsLocksList) (void *argument);
 extern bool cqrs_locks_try_listed(CqrsLocksList list, void *argument, LOCKMODE mode, int wait_ms, List **locked);
 extern List *cqrs_locks_take_listed(CqrsLocksList list, void *argument, LOCKMODE mode, int timeout_ms);
 
+/*
+ * Do work(argument), which waits for locks that nobody would queue for behind us; false, with all that it did undone, if one could not be had within
+ * 'wait_ms'.
+ */
+extern bool cqrs_locks_await(void (*work) (void *), void *argument, int wait_ms);
+
+/*
+ * Wait, without asking for a lock, until all transactions have ended that write to the relations now, prepared ones too, up to 'timeout_ms'; then an error
+ * 55P03 that names one.  This transaction's own writes do not count.
+ */
+extern void cqrs_locks_outwait(List *relids, int timeout_ms);
+
 /* Between tries at any lock: a pause with nothing held, in which interrupts are served.  False, at once, if the deadline is past. */
 extern bool cqrs_locks_pause(TimestampTz deadline);
 

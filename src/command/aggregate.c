@@ -18,6 +18,7 @@
 #include "access/tableam.h"
 #include "access/xact.h"
 #include "base/compat.h"
+#include "base/locks.h"
 #include "catalog/index.h"
 #include "command/command.h"
 #include "common/hashfn.h"
@@ -279,24 +280,37 @@ look_up(Counter *counter, Snapshot snapshot)
 }
 
 /*
+ * find_writer looks for the row with what is not committed yet, and returns the transaction that is at it; invalid if there is none.  'dirty' gets what is
+ * known of it.  False if there is no row at all.
+ */
+static bool
+find_writer(Counter *counter, SnapshotData *dirty, TransactionId *writer)
+{
+	InitDirtySnapshot(*dirty);
+	if (!look_up(counter, dirty))
+		return false;
+	ExecClearTuple(counter->slot);
+	*writer = TransactionIdIsValid(dirty->xmin) ? dirty->xmin : dirty->xmax;
+	return true;
+}
+
+/*
  * await_others looks for the row with what is not committed yet, and waits for the transaction that is at it.
  */
 static Others
 await_others(Counter *counter)
 {
 	SnapshotData dirty;
+	TransactionId writer;
 
-	InitDirtySnapshot(dirty);
-	if (!look_up(counter, &dirty))
+	if (!find_writer(counter, &dirty, &writer))
 		return OTHERS_NONE;
-	ExecClearTuple(counter->slot);
-	if (dirty.speculativeToken != 0)
-		SpeculativeInsertionWait(dirty.xmin, dirty.speculativeToken);
-	else if (TransactionIdIsValid(dirty.xmin) || TransactionIdIsValid(dirty.xmax))
-		XactLockTableWait(TransactionIdIsValid(dirty.xmin) ? dirty.xmin : dirty.xmax, counter->rel, &counter->tid,
-						  XLTW_InsertIndexUnique);
-	else
+	if (!TransactionIdIsValid(writer))
 		return OTHERS_DONE;
+	if (dirty.speculativeToken != 0)
+		SpeculativeInsertionWait(writer, dirty.speculativeToken);
+	else
+		XactLockTableWait(writer, counter->rel, &counter->tid, XLTW_InsertIndexUnique);
 	return OTHERS_ENDED;
 }
 
@@ -466,6 +480,26 @@ try_advance(Counter *counter)
 }
 
 /*
+ * open_counter prepares to read or write an aggregate's row.
+ */
+static void
+open_counter(Counter *counter, LOCKMODE mode)
+{
+	counter->rel = table_open(cqrs_registry_relation(CQRS_CAT_AGGREGATE), mode);
+	counter->slot = table_slot_create(counter->rel, NULL);
+}
+
+/*
+ * close_counter ends that; a lock to write stays.
+ */
+static void
+close_counter(Counter *counter)
+{
+	ExecDropSingleTupleTableSlot(counter->slot);
+	table_close(counter->rel, NoLock);
+}
+
+/*
  * cqrs_aggregate_advance counts an aggregate's next version.
  *
  * Errors: QC001 if it is not at the expected version, 40001 in REPEATABLE READ and SERIALIZABLE if it has changed since the snapshot.
@@ -475,14 +509,51 @@ cqrs_aggregate_advance(text *type, text *id, int64 expected)
 {
 	Counter		counter = {.type = type, .id = id, .expected = expected};
 
-	counter.rel = table_open(cqrs_registry_relation(CQRS_CAT_AGGREGATE), RowExclusiveLock);
-	counter.slot = table_slot_create(counter.rel, NULL);
+	open_counter(&counter, RowExclusiveLock);
 	while (try_advance(&counter) == TRY_AGAIN)
 	{
 		ExecClearTuple(counter.slot);
 		CHECK_FOR_INTERRUPTS();
 	}
-	ExecDropSingleTupleTableSlot(counter.slot);
-	table_close(counter.rel, NoLock);
+	close_counter(&counter);
 	return counter.version;
+}
+
+/*
+ * await_end waits for a transaction's end, given its id.
+ */
+static void
+await_end(void *xid)
+{
+	XactLockTableWait(*(TransactionId *) xid, NULL, NULL, XLTW_None);
+}
+
+/*
+ * cqrs_aggregate_outwait waits until the transaction has ended that is emitting for an aggregate now.
+ *
+ * There is at most one, and it is at the row.  It waits for the transaction, not for the row, so who emits next passes.
+ *
+ * Errors: 42704 if there is no such aggregate, 55P03 if the transaction lasts longer than that.
+ */
+void
+cqrs_aggregate_outwait(text *type, text *id, int timeout_ms)
+{
+	Counter		counter = {.type = type,.id = id};
+	SnapshotData dirty;
+	TransactionId writer;
+
+	open_counter(&counter, AccessShareLock);
+	if (!find_writer(&counter, &dirty, &writer))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("aggregate %s \"%s\" has no events", text_to_cstring(type), text_to_cstring(id)),
+				 errhint("If a table is meant, say so: cqrs.erase(source => ..., key => ..., reason => ...).")));
+	if (TransactionIdIsValid(writer) && !cqrs_locks_await(await_end, &writer, timeout_ms))
+		ereport(ERROR,
+				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+				 errmsg("aggregate %s \"%s\" has been emitted for by one transaction for longer than cqrs.lock_timeout",
+						text_to_cstring(type), text_to_cstring(id)),
+				 errdetail("Transaction %u is still open.", writer),
+				 errhint("Wait for it to end, or end it, and try again.")));
+	close_counter(&counter);
 }

@@ -18,4 +18,10 @@
  */
 extern int64 cqrs_aggregate_advance(text *type, text *id, int64 expected);
 
+/*
+ * Wait until the transaction that is just emitting for the aggregate has ended, up to 'timeout_ms'; then an error 55P03.  An aggregate that has no events is
+ * an error 42704.
+ */
+extern void cqrs_aggregate_outwait(text *type, text *id, int timeout_ms);
+
 #endif							/* CQRS_COMMAND_H */

@@ -8,6 +8,7 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "base/arguments.h"
 #include "base/clock.h"
 #include "catalog/pg_type.h"
 #include "command/command.h"
@@ -32,57 +33,19 @@ enum
 static const char *const own_keys[] = {"event_id", "actor", "occurred_at"};
 
 /*
- * refuse_null raises for an argument that must be given.
- */
-static void
-refuse_null(const char *argument)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-			 errmsg("%s must not be null", argument)));
-}
-
-/*
  * name_argument checks a type or an id.
  */
 static text *
 name_argument(FunctionCallInfo fcinfo, int number, const char *argument)
 {
-	text	   *name;
+	text	   *name = cqrs_arguments_text(fcinfo, number, argument);
 
-	if (PG_ARGISNULL(number))
-		refuse_null(argument);
-	name = PG_GETARG_TEXT_PP(number);
-	if (VARSIZE_ANY_EXHDR(name) == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("%s must not be empty", argument)));
 	if (VARSIZE_ANY_EXHDR(name) > MAX_NAME)
 		ereport(ERROR,
 				(errcode(ERRCODE_STRING_DATA_RIGHT_TRUNCATION),
-				 errmsg("%s is too long", argument),
+				 errmsg("argument \"%s\" is too long", argument),
 				 errdetail("It has %zu bytes; there is room for %d.", (Size) VARSIZE_ANY_EXHDR(name), MAX_NAME)));
 	return name;
-}
-
-/*
- * object_argument checks a payload or metadata.
- */
-static Jsonb *
-object_argument(FunctionCallInfo fcinfo, int number, const char *argument)
-{
-	Jsonb	   *object;
-
-	if (PG_ARGISNULL(number))
-		refuse_null(argument);
-	object = PG_GETARG_JSONB_P(number);
-	if (!JB_ROOT_IS_OBJECT(object))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("%s must be a JSON object", argument),
-				 errdetail("It is %s.", JB_ROOT_IS_SCALAR(object) ? "a scalar" : "an array"),
-				 errhint("Give the value a name: jsonb_build_object('value', ...).")));
-	return object;
 }
 
 /*
@@ -99,7 +62,7 @@ version_argument(FunctionCallInfo fcinfo)
 	if (version < 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("expected_version must not be negative"),
+				 errmsg("argument \"expected_version\" must not be negative"),
 				 errdetail("It is %lld.", (long long) version),
 				 errhint("0 says that the aggregate must be new, null that any version will do.")));
 	return version;
@@ -197,9 +160,9 @@ cqrs_emit(PG_FUNCTION_ARGS)
 	event.type = name_argument(fcinfo, ARG_EVENT_TYPE, "event_type");
 	event.aggregate_type = name_argument(fcinfo, ARG_AGGREGATE_TYPE, "aggregate_type");
 	event.aggregate_id = name_argument(fcinfo, ARG_AGGREGATE_ID, "aggregate_id");
-	event.payload = object_argument(fcinfo, ARG_PAYLOAD, "payload");
+	event.payload = cqrs_arguments_object(fcinfo, ARG_PAYLOAD, "payload");
 	expected = version_argument(fcinfo);
-	event.metadata = object_argument(fcinfo, ARG_METADATA, "metadata");
+	event.metadata = cqrs_arguments_object(fcinfo, ARG_METADATA, "metadata");
 	check_metadata(event.metadata);
 	PreventCommandIfReadOnly("cqrs.emit()");
 	PreventCommandIfParallelMode("cqrs.emit()");

@@ -121,9 +121,11 @@ CREATE TABLE cqrs_internal.history (
     from_state text,
     to_state   text,
     reason     text,
+    source     text,
+    changes    bigint,
     CONSTRAINT history_pkey PRIMARY KEY (id)
 );
-COMMENT ON TABLE cqrs_internal.history IS 'what happened to projections, when and by whom';
+COMMENT ON TABLE cqrs_internal.history IS 'what happened to projections and sources, when and by whom';
 COMMENT ON SEQUENCE cqrs_internal.history_id_seq IS 'ids of rows of history';
 
 SELECT pg_catalog.pg_extension_config_dump('cqrs_internal.registry_id', '');

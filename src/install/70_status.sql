@@ -130,13 +130,14 @@ CREATE VIEW cqrs.history AS
 SELECT h.at, h.actor, coalesce(c.oid::pg_catalog.regclass::text, h.name) AS projection, h.version, h.event, h.from_state, h.to_state,
        CASE WHEN pg_catalog.pg_has_role('pg_read_all_data', 'USAGE') OR pg_catalog.pg_has_role(c.relowner, 'USAGE')
                  OR h.actor = SESSION_USER
-            THEN h.reason END AS reason
+            THEN h.reason END AS reason,
+       h.source, h.changes
 FROM cqrs_internal.history h
 LEFT JOIN cqrs_internal.projection p ON p.id = h.projection
 LEFT JOIN pg_catalog.pg_class c ON c.oid = p.view
 ORDER BY h.id;
 COMMENT ON VIEW cqrs.history IS
-'what happened to projections, when and by whom; reasons, which may quote data, are shown to the owner, the actor and members of pg_read_all_data';
+'what happened to projections, what was erased from the outbox, when and by whom; reasons, which may quote data, are shown to the owner, the actor and members of pg_read_all_data';
 
 GRANT SELECT ON cqrs.projections, cqrs.versions, cqrs.checkpoints, cqrs.lag, cqrs.sources, cqrs.workers, cqrs.history TO PUBLIC;
 GRANT EXECUTE ON FUNCTION cqrs.freshness(regclass), cqrs_internal.measure(integer), cqrs_internal.shown_status(integer),

@@ -120,14 +120,13 @@ cqrs_chunk_seal(const CqrsChunkWriter *writer, CqrsDraft *draft)
 }
 
 /*
- * put_body puts a draft's body together and returns the byte after it.  Short ones have a short head, as wherever the server forms a row.
+ * cqrs_body_write puts a body together and returns the byte after it.  Short ones have a short head, as wherever the server forms a row.
  */
-static char *
-put_body(const CqrsDraft *draft, const char *buffer, char *to)
+char *
+cqrs_body_write(const char *records, Size length, char *to)
 {
-	Size		length = draft->end - draft->start;
 	Size		size = CQRS_BODY_HEAD + length;
-	pg_crc32c	crc = cqrs_body_crc(buffer + draft->start, length);
+	pg_crc32c	crc = cqrs_body_crc(records, length);
 
 	if (VARHDRSZ_SHORT + size <= VARATT_SHORT_MAX)
 		SET_VARSIZE_SHORT(to, VARHDRSZ_SHORT + size);
@@ -136,7 +135,7 @@ put_body(const CqrsDraft *draft, const char *buffer, char *to)
 	to = VARDATA_ANY(to);
 	*to++ = CQRS_FORMAT;
 	memcpy(to, &crc, sizeof(crc));
-	memcpy(to + sizeof(crc), buffer + draft->start, length);
+	memcpy(to + sizeof(crc), records, length);
 	return to + sizeof(crc) + length;
 }
 
@@ -184,7 +183,7 @@ form_chunk(const CqrsDraft *draft, const char *buffer, HeapTuple tuple)
 	memset(to + sizeof(int32), 0, sizeof(int32));	/* where captured_at needs to be aligned */
 	to = start + DOUBLEALIGN(to + sizeof(int32) - start);
 	memcpy(to, &draft->captured_at, sizeof(TimestampTz));
-	to = put_body(draft, buffer, to + sizeof(TimestampTz));
+	to = cqrs_body_write(buffer + draft->start, draft->end - draft->start, to + sizeof(TimestampTz));
 	tuple->t_len = to - (char *) header;
 	ItemPointerSetInvalid(&tuple->t_self);
 	tuple->t_tableOid = InvalidOid;

@@ -28,6 +28,7 @@ typedef enum CqrsChangeKind
 	CQRS_CHANGE_DELETE = 3,
 	CQRS_CHANGE_TRUNCATE = 4,
 	CQRS_CHANGE_ALTER = 5,		/* what the source holds has changed without changes of rows */
+	CQRS_CHANGE_ERASED = 6,		/* what it was is nobody's business any more */
 	CQRS_CHANGE_EVENT = 7		/* a domain event */
 } CqrsChangeKind;
 
@@ -188,6 +189,21 @@ extern const CqrsShape *cqrs_outbox_shape(int32 id);
  */
 extern int64 cqrs_outbox_count_pending(Snapshot snapshot, const CqrsSnapshot *checkpoint, const int32 *sources, int nsources,
 									   int64 limit, TimestampTz *oldest);
+
+/* ---- erasing ---- */
+
+/* Is a change, of a row or an event, to be erased? */
+typedef bool (*CqrsErasable) (const CqrsChange *change, void *argument);
+
+/* Every opened segment, locked so that it is neither freed nor erased from by others to the end of the transaction, up to cqrs.lock_timeout. */
+extern List *cqrs_outbox_lock_all(void);
+
+/*
+ * Erase changes of the sources, from chunks that the snapshot sees, in segments locked so (a List of OIDs): their places stay, and so do their source
+ * and command.  Returns how many.  The caller has seen to it that nobody needs them.
+ */
+extern int64 cqrs_outbox_erase(List *segments, Snapshot snapshot, const int32 *sources, int nsources, CqrsErasable erasable,
+							   void *argument);
 
 /* ---- upkeep ---- */
 

@@ -215,6 +215,14 @@ extern void cqrs_chunk_seal(const CqrsChunkWriter *writer, CqrsDraft *draft);
 /* Write a sealed draft, whose records lie in 'buffer'. */
 extern void cqrs_chunk_write(CqrsChunkWriter *writer, const CqrsDraft *draft, const char *buffer);
 
+/* Put a body of these records together and return the byte after it. */
+extern char *cqrs_body_write(const char *records, Size length, char *to);
+
+/* ---- scan.c ---- */
+
+/* Take a chunk's row from a slot, into CurrentMemoryContext; its body stays where it is. */
+extern void cqrs_chunk_read(CqrsChunk *chunk, struct TupleTableSlot *slot);
+
 /* ---- buffer.c ---- */
 
 /* Put a record that is of no row, as part of the command in progress, into the buffer. */

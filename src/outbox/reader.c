@@ -272,11 +272,10 @@ read_noted(CqrsChangeReader *reader, const CqrsShape *shape, const char *end)
 static void
 check_kind(CqrsChangeReader *reader, const CqrsChange *change)
 {
-	bool		event = change->kind == CQRS_CHANGE_EVENT;
-
-	if (!event && (change->kind < CQRS_CHANGE_INSERT || change->kind > CQRS_CHANGE_ALTER))
+	if (change->kind < CQRS_CHANGE_INSERT || change->kind > CQRS_CHANGE_EVENT)
 		damaged(reader, "its kind is unknown");
-	if (event != (change->shape == CQRS_EVENT_SHAPE))
+	if (change->kind != CQRS_CHANGE_ERASED &&
+		(change->kind == CQRS_CHANGE_EVENT) != (change->shape == CQRS_EVENT_SHAPE))
 		damaged(reader, "its kind does not go with its shape");
 }
 

@@ -262,42 +262,51 @@ close_segment(CqrsOutboxScan *scan)
  * read_sources copies a chunk's source ids; if they are damaged it says so by their number, for whoever reads the chunk to raise.
  */
 static void
-read_sources(CqrsOutboxScan *scan, Datum datum)
+read_sources(CqrsChunk *chunk, Datum datum)
 {
 	ArrayType  *array = DatumGetArrayTypeP(datum);
 
 	if (ARR_NDIM(array) != 1 || ARR_HASNULL(array) || ARR_DIMS(array)[0] < 0 ||
 		ARR_DIMS(array)[0] > (ARR_SIZE(array) - ARR_OVERHEAD_NONULLS(1)) / sizeof(int32))
 	{
-		scan->chunk.nsources = CQRS_SOURCES_DAMAGED;
+		chunk->nsources = CQRS_SOURCES_DAMAGED;
 		return;
 	}
-	scan->chunk.nsources = ARR_DIMS(array)[0];
-	scan->chunk.sources = palloc(sizeof(int32) * scan->chunk.nsources);
-	memcpy(scan->chunk.sources, ARR_DATA_PTR(array), sizeof(int32) * scan->chunk.nsources);
+	chunk->nsources = ARR_DIMS(array)[0];
+	chunk->sources = palloc(sizeof(int32) * chunk->nsources);
+	memcpy(chunk->sources, ARR_DATA_PTR(array), sizeof(int32) * chunk->nsources);
 }
 
 /*
- * read_chunk takes the chunk's row from the slot; its body stays where it is.
+ * cqrs_chunk_read takes a chunk's row from a slot.
  */
-static CqrsChunk *
-read_chunk(CqrsOutboxScan *scan)
+void
+cqrs_chunk_read(CqrsChunk *chunk, TupleTableSlot *slot)
 {
-	CqrsChunk  *chunk = &scan->chunk;
-	MemoryContext caller;
-	Datum	   *values = scan->slot->tts_values;
+	Datum	   *values = slot->tts_values;
 
-	MemoryContextReset(scan->chunk_memory);
-	caller = MemoryContextSwitchTo(scan->chunk_memory);
-	slot_getallattrs(scan->slot);
+	slot_getallattrs(slot);
 	chunk->number = DatumGetInt64(values[CQRS_SEGMENT_NUMBER]);
 	chunk->xid = DatumGetFullTransactionId(values[CQRS_SEGMENT_XID]);
 	chunk->changes = DatumGetInt32(values[CQRS_SEGMENT_CHANGES]);
 	chunk->captured_at = DatumGetTimestampTz(values[CQRS_SEGMENT_CAPTURED_AT]);
 	chunk->body = (struct varlena *) DatumGetPointer(values[CQRS_SEGMENT_BODY]);
-	read_sources(scan, values[CQRS_SEGMENT_SOURCES]);
+	read_sources(chunk, values[CQRS_SEGMENT_SOURCES]);
+}
+
+/*
+ * read_chunk takes the chunk's row from the scan's slot.
+ */
+static CqrsChunk *
+read_chunk(CqrsOutboxScan *scan)
+{
+	MemoryContext caller;
+
+	MemoryContextReset(scan->chunk_memory);
+	caller = MemoryContextSwitchTo(scan->chunk_memory);
+	cqrs_chunk_read(&scan->chunk, scan->slot);
 	MemoryContextSwitchTo(caller);
-	return chunk;
+	return &scan->chunk;
 }
 
 /*

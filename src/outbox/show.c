@@ -77,6 +77,8 @@ kind_name(CqrsChangeKind kind)
 			return "truncate";
 		case CQRS_CHANGE_ALTER:
 			return "alter";
+		case CQRS_CHANGE_ERASED:
+			return "erased";
 		case CQRS_CHANGE_EVENT:
 			return "event";
 	}

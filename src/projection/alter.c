@@ -7,6 +7,7 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "base/arguments.h"
 #include "base/names.h"
 #include "capture/capture.h"
 #include "catalog/dependency.h"
@@ -14,7 +15,6 @@
 #include "catalog/pg_namespace.h"
 #include "fmgr.h"
 #include "miscadmin.h"
-#include "projection/arguments.h"
 #include "registry/registry.h"
 #include "shared/shared.h"
 #include "storage/lmgr.h"

@@ -9,6 +9,7 @@
 
 #include "access/xact.h"
 #include "apply/apply.h"
+#include "base/arguments.h"
 #include "base/attempt.h"
 #include "base/clock.h"
 #include "base/names.h"
@@ -27,7 +28,6 @@
 #include "nodes/value.h"
 #include "parser/parser.h"
 #include "plan/plan.h"
-#include "projection/arguments.h"
 #include "registry/registry.h"
 #include "shared/shared.h"
 #include "tcop/utility.h"

@@ -9,6 +9,7 @@
 #include "access/xact.h"
 #include "access/xlog.h"
 #include "apply/apply.h"
+#include "base/arguments.h"
 #include "base/attempt.h"
 #include "base/clock.h"
 #include "base/names.h"
@@ -20,10 +21,8 @@
 #include "miscadmin.h"
 #include "outbox/outbox.h"
 #include "plan/plan.h"
-#include "projection/arguments.h"
 #include "registry/registry.h"
 #include "shared/shared.h"
-#include "tcop/utility.h"
 #include "utils/builtins.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
@@ -37,30 +36,6 @@ PG_FUNCTION_INFO_V1(cqrs_drain);
 PG_FUNCTION_INFO_V1(cqrs_wait_until_serving);
 PG_FUNCTION_INFO_V1(cqrs_explain);
 PG_FUNCTION_INFO_V1(cqrs_verify);
-
-/*
- * check_transaction refuses a transaction in which a batch would not be exact.
- *
- * Under a snapshot kept for the whole transaction the batch would read the past; and changes of our own that are not committed are in no window.
- */
-static void
-check_transaction(const char *command)
-{
-	PreventCommandDuringRecovery(command);
-	PreventCommandIfReadOnly(command);
-	if (IsolationUsesXactSnapshot())
-		ereport(ERROR,
-				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
-				 errmsg("%s works only in READ COMMITTED", command),
-				 errdetail("This transaction sees the database as it was when it began."),
-				 errhint("Call it in a transaction of its own.")));
-	if (cqrs_outbox_pending())
-		ereport(ERROR,
-				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
-				 errmsg("%s cannot run in a transaction that has captured changes", command),
-				 errdetail("Its own changes are not committed yet, so they are in no window."),
-				 errhint("Commit first.")));
-}
 
 /*
  * raise_halted raises what stopped a version.
@@ -258,7 +233,7 @@ cqrs_drain(PG_FUNCTION_ARGS)
 {
 	int64		changes;
 
-	check_transaction("cqrs.drain()");
+	cqrs_apply_check_caller("cqrs.drain()");
 	changes = PG_ARGISNULL(0) ? drain_all() : drain_one(cqrs_projection_argument(PG_GETARG_OID(0)));
 	look_after_outbox();
 	PG_RETURN_INT64(changes);
@@ -403,7 +378,7 @@ cqrs_verify(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("only whole projections can be verified"),
 				 errhint("Leave out the argument \"sample\".")));
-	check_transaction("cqrs.verify()");
+	cqrs_apply_check_caller("cqrs.verify()");
 	projection = cqrs_projection_argument(PG_GETARG_OID(0));
 	cqrs_projection_check_owner(projection);
 	version = version_argument(projection, !PG_ARGISNULL(2), PG_ARGISNULL(2) ? 0 : PG_GETARG_INT32(2));

@@ -26,6 +26,13 @@
 
 #define SCHEMA "cqrs_internal"
 
+/* Columns of history. */
+enum
+{
+	HISTORY_ID, HISTORY_AT, HISTORY_ACTOR, HISTORY_PROJECTION, HISTORY_NAME, HISTORY_VERSION, HISTORY_EVENT, HISTORY_FROM,
+	HISTORY_TO, HISTORY_REASON, HISTORY_SOURCE, HISTORY_CHANGES, HISTORY_COUNT
+};
+
 static const char *const catalog_names[CQRS_CAT_COUNT] = {
 	[CQRS_CAT_PROJECTION] = "projection",
 	[CQRS_CAT_VERSION] = "version",
@@ -158,29 +165,58 @@ cqrs_registry_is_ours(const Datum *values)
 }
 
 /*
- * cqrs_history_insert records what happened to a projection, now and by the session's user.
+ * insert_history writes a row of history: now, and by the session's user.
  *
  * The actor is the session user, not the identity in force: an applier works under the owner's.
+ */
+static void
+insert_history(Datum *values, bool *nulls, const char *event, const char *reason)
+{
+	NameData	actor;
+
+	namestrcpy(&actor, GetUserNameFromId(GetSessionUserId(), false));
+	values[HISTORY_ID] = Int64GetDatum(cqrs_sequence_next(relation_of("history_id_seq")));
+	values[HISTORY_AT] = TimestampTzGetDatum(cqrs_clock_now());
+	values[HISTORY_ACTOR] = NameGetDatum(&actor);
+	values[HISTORY_EVENT] = cqrs_rows_text(event, &nulls[HISTORY_EVENT]);
+	values[HISTORY_REASON] = cqrs_rows_text(reason, &nulls[HISTORY_REASON]);
+	nulls[HISTORY_ID] = nulls[HISTORY_AT] = nulls[HISTORY_ACTOR] = false;
+	cqrs_rows_insert(CQRS_CAT_HISTORY, values, nulls);
+}
+
+/*
+ * cqrs_history_insert records what happened to a projection.
  */
 void
 cqrs_history_insert(int32 projection, Oid view, int32 version_number, const char *event,
 					const char *from_state, const char *to_state, const char *reason)
 {
-	Datum		values[10];
-	bool		nulls[10] = {false};
-	NameData	actor;
+	Datum		values[HISTORY_COUNT];
+	bool		nulls[HISTORY_COUNT];
 
-	namestrcpy(&actor, GetUserNameFromId(GetSessionUserId(), false));
-	values[0] = Int64GetDatum(cqrs_sequence_next(relation_of("history_id_seq")));
-	values[1] = TimestampTzGetDatum(cqrs_clock_now());
-	values[2] = NameGetDatum(&actor);
-	values[3] = Int32GetDatum(projection);
-	values[4] = cqrs_rows_text(OidIsValid(view) ? cqrs_name_relation(view) : NULL, &nulls[4]);
-	values[5] = Int32GetDatum(version_number);
-	nulls[5] = version_number == 0;
-	values[6] = cqrs_rows_text(event, &nulls[6]);
-	values[7] = cqrs_rows_text(from_state, &nulls[7]);
-	values[8] = cqrs_rows_text(to_state, &nulls[8]);
-	values[9] = cqrs_rows_text(reason, &nulls[9]);
-	cqrs_rows_insert(CQRS_CAT_HISTORY, values, nulls);
+	memset(nulls, true, sizeof(nulls));
+	values[HISTORY_PROJECTION] = Int32GetDatum(projection);
+	nulls[HISTORY_PROJECTION] = false;
+	values[HISTORY_NAME] = cqrs_rows_text(OidIsValid(view) ? cqrs_name_relation(view) : NULL, &nulls[HISTORY_NAME]);
+	values[HISTORY_VERSION] = Int32GetDatum(version_number);
+	nulls[HISTORY_VERSION] = version_number == 0;
+	values[HISTORY_FROM] = cqrs_rows_text(from_state, &nulls[HISTORY_FROM]);
+	values[HISTORY_TO] = cqrs_rows_text(to_state, &nulls[HISTORY_TO]);
+	insert_history(values, nulls, event, reason);
+}
+
+/*
+ * cqrs_history_insert_erasure records that changes were erased: of what, how many, why, but not which.
+ */
+void
+cqrs_history_insert_erasure(const char *source, int64 changes, const char *reason)
+{
+	Datum		values[HISTORY_COUNT];
+	bool		nulls[HISTORY_COUNT];
+
+	memset(nulls, true, sizeof(nulls));
+	values[HISTORY_SOURCE] = cqrs_rows_text(source, &nulls[HISTORY_SOURCE]);
+	values[HISTORY_CHANGES] = Int64GetDatum(changes);
+	nulls[HISTORY_CHANGES] = false;
+	insert_history(values, nulls, "erased", reason);
 }

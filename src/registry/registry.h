@@ -301,4 +301,7 @@ extern List *cqrs_segment_needed_by(int32 number);
 extern void cqrs_history_insert(int32 projection, Oid view, int32 version_number, const char *event,
 								const char *from_state, const char *to_state, const char *reason);
 
+/* Records that changes were erased from the outbox: of a table, or an aggregate type. */
+extern void cqrs_history_insert_erasure(const char *source, int64 changes, const char *reason);
+
 #endif							/* CQRS_REGISTRY_H */

@@ -15,7 +15,7 @@ my @floors = (
 	[qw(outbox plan)],
 	[qw(capture apply token verify command)],
 	[qw(build)],
-	[qw(projection worker status)],
+	[qw(projection erase worker status)],
 	[qw(init)]);
 my %floor;
 my %arrows;

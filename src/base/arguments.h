@@ -1,17 +1,23 @@
 /*
- * projection/arguments.h
- *		Arguments of SQL functions, checked; private to projection/.
+ * base/arguments.h
+ *		Arguments of SQL functions, checked.
  */
-#ifndef CQRS_PROJECTION_ARGUMENTS_H
-#define CQRS_PROJECTION_ARGUMENTS_H
+#ifndef CQRS_BASE_ARGUMENTS_H
+#define CQRS_BASE_ARGUMENTS_H
 
 #include "postgres.h"
 
 #include "datatype/timestamp.h"
+#include "fmgr.h"
 #include "nodes/pg_list.h"
 #include "utils/array.h"
+#include "utils/jsonb.h"
 
 extern void cqrs_arguments_refuse_null(const char *argument);
+
+/* A text that is neither null nor empty; a jsonb object that is not null.  Counted from 0. */
+extern text *cqrs_arguments_text(FunctionCallInfo fcinfo, int number, const char *argument);
+extern Jsonb *cqrs_arguments_object(FunctionCallInfo fcinfo, int number, const char *argument);
 
 /* Elements of a name[] or text[] as List of char *; a null element or a second dimension is an error 22023. */
 extern List *cqrs_arguments_names(ArrayType *array, const char *argument);
@@ -20,4 +26,4 @@ extern List *cqrs_arguments_texts(ArrayType *array, const char *argument);
 /* A copy of an interval that must be more than zero. */
 extern Interval *cqrs_arguments_positive(const Interval *interval, const char *argument);
 
-#endif							/* CQRS_PROJECTION_ARGUMENTS_H */
+#endif							/* CQRS_BASE_ARGUMENTS_H */

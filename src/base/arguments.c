@@ -1,5 +1,5 @@
 /*
- * projection/arguments.c
+ * base/arguments.c
  *		Arguments of SQL functions, checked.
  *
  * Leaves what they mean to the functions.  Memory is CurrentMemoryContext's.
@@ -7,7 +7,7 @@
 #include "postgres.h"
 
 #include "catalog/pg_type.h"
-#include "projection/arguments.h"
+#include "base/arguments.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/timestamp.h"
@@ -21,6 +21,44 @@ cqrs_arguments_refuse_null(const char *argument)
 	ereport(ERROR,
 			(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 			 errmsg("argument \"%s\" must not be null", argument)));
+}
+
+/*
+ * cqrs_arguments_text returns a text that says something.
+ */
+text *
+cqrs_arguments_text(FunctionCallInfo fcinfo, int number, const char *argument)
+{
+	text	   *value;
+
+	if (PG_ARGISNULL(number))
+		cqrs_arguments_refuse_null(argument);
+	value = PG_GETARG_TEXT_PP(number);
+	if (VARSIZE_ANY_EXHDR(value) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("argument \"%s\" must not be empty", argument)));
+	return value;
+}
+
+/*
+ * cqrs_arguments_object returns a JSON object.
+ */
+Jsonb *
+cqrs_arguments_object(FunctionCallInfo fcinfo, int number, const char *argument)
+{
+	Jsonb	   *value;
+
+	if (PG_ARGISNULL(number))
+		cqrs_arguments_refuse_null(argument);
+	value = PG_GETARG_JSONB_P(number);
+	if (!JB_ROOT_IS_OBJECT(value))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("argument \"%s\" must be a JSON object", argument),
+				 errdetail("It is %s.", JB_ROOT_IS_SCALAR(value) ? "a scalar" : "an array"),
+				 errhint("Give each value a name: jsonb_build_object('name', ...).")));
+	return value;
 }
 
 /*
