@@ -69,6 +69,30 @@ UPDATE sale SET id = id + 1000 WHERE region = 1;
 UPDATE sale SET id = id - 1000 WHERE id > 1000;
 SELECT * FROM followed();
 
+-- What cascades, into partitions and from them, and a trigger that changes the same row and another partition's again.
+CREATE TABLE item (sale integer REFERENCES sale ON UPDATE CASCADE ON DELETE CASCADE, n integer, above integer, name text, PRIMARY KEY (n),
+    FOREIGN KEY (above) REFERENCES item ON DELETE CASCADE) PARTITION BY HASH (n);
+CREATE TABLE item_0 PARTITION OF item FOR VALUES WITH (MODULUS 2, REMAINDER 0);
+CREATE TABLE item_1 (name text, above integer, n integer NOT NULL, sale integer);
+ALTER TABLE item ATTACH PARTITION item_1 FOR VALUES WITH (MODULUS 2, REMAINDER 1);
+INSERT INTO item SELECT s.id, s.id * 10 + n, CASE WHEN n > 1 THEN s.id * 10 + n - 1 END, 'item ' || n FROM sale AS s, generate_series(1, 3) AS n WHERE s.id < 250;
+SELECT project('items', 'SELECT i.n AS key, i.name, s.note, s.id AS sale FROM item AS i LEFT JOIN sale AS s ON s.id = i.sale', NULL);
+SELECT cqrs.drain('items');
+CREATE FUNCTION again() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    UPDATE item SET name = name || '+' WHERE n = NEW.n OR above = NEW.n;
+    RETURN NULL;
+END$$;
+CREATE TRIGGER a_again AFTER UPDATE OF sale ON item FOR EACH ROW EXECUTE FUNCTION again();
+UPDATE sale SET id = id + 1 WHERE id = 250 OR id IN (SELECT min(id) FROM sale);
+UPDATE sale SET id = id + 600 WHERE id BETWEEN 210 AND 220;
+DELETE FROM sale WHERE id BETWEEN 60 AND 70;
+DELETE FROM item WHERE above IS NULL AND sale < 40;
+SELECT * FROM followed();
+SELECT cqrs.drop_projection('items');
+DELETE FROM watched WHERE view NOT IN (SELECT projection FROM cqrs.projections);
+DROP TABLE item;
+
 -- TRUNCATE of one leaf, of a partition with its own, and of all.
 TRUNCATE sale_b;
 SELECT * FROM followed();

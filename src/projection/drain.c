@@ -226,7 +226,8 @@ look_after_outbox(void)
  * applied by this call.
  *
  * Errors: 25001 in another isolation level than READ COMMITTED, or after captured changes of one's own; 42809 not a projection; 42501 not its
- * owner; 55000 paused or halted (with NULL a notice); 55P03 a lock not got within cqrs.lock_timeout; and those of the query.
+ * owner; 55000 paused or halted (with NULL a notice); 55P03 a lock not got within cqrs.lock_timeout; 40001 a table joined what is read while it was being
+ * read; and those of the query.
  */
 Datum
 cqrs_drain(PG_FUNCTION_ARGS)
