@@ -282,7 +282,7 @@ link_term(CqrsTerm *term, Relids present, Relids absent, bool one_relation)
 		return true;
 	add_clauses(term, conjuncts);
 	term->path = bms_del_member(term->path, term->relation);
-	term->united = !(pairs && one_relation && term->unmatched == NIL && !skeleton->partial);
+	term->united = !(pairs && one_relation && term->unmatched == NIL);
 	return true;
 }
 
