@@ -57,15 +57,19 @@ check_called_by_event(FunctionCallInfo fcinfo)
 }
 
 /*
- * rows_of runs a query about an event and returns what 'read' makes of its rows, in the caller's memory.
+ * rows_of runs a query about an event, as the system, and returns what 'read' makes of its rows, in the caller's memory.
+ *
+ * The rest goes on as whoever runs the DDL: names are found, and shown, as he would write them.
  */
 static List *
 rows_of(const char *query, void *(*read) (uint64 row, MemoryContext caller))
 {
 	MemoryContext caller = CurrentMemoryContext;
+	CqrsIdentity identity;
 	List	   *found = NIL;
 	uint64		count;
 
+	cqrs_identity_enter_system(&identity);
 	cqrs_spi_connect();
 	count = cqrs_spi_run(query);
 	for (uint64 row = 0; row < count; row++)
@@ -77,6 +81,7 @@ rows_of(const char *query, void *(*read) (uint64 row, MemoryContext caller))
 		MemoryContextSwitchTo(spi);
 	}
 	cqrs_spi_finish();
+	cqrs_identity_leave(&identity);
 	return found;
 }
 
@@ -298,11 +303,12 @@ static void
 check_armed(Oid table)
 {
 	Relation	rel = table_open(table, AccessShareLock);
+	TriggerDesc *triggers = CopyTriggerDesc(rel->trigdesc);
 	List	   *told = NIL;
 
-	for (int i = 0; rel->trigdesc != NULL && i < rel->trigdesc->numtriggers; i++)
+	for (int i = 0; triggers != NULL && i < triggers->numtriggers; i++)
 	{
-		Trigger    *trigger = &rel->trigdesc->triggers[i];
+		Trigger    *trigger = &triggers->triggers[i];
 		CqrsSource *source = cqrs_source_find(cqrs_source_of_trigger(trigger));
 
 		if (trigger->tgenabled == TRIGGER_FIRES_ALWAYS || source == NULL || !source->attached ||
@@ -429,6 +435,15 @@ read_command(uint64 row, MemoryContext caller)
 }
 
 /*
+ * is_alone tells whether a command makes a table that joins no tree, as most do.
+ */
+static bool
+is_alone(Node *command)
+{
+	return IsA(command, CreateStmt) && ((CreateStmt *) command)->inhRelations == NIL;
+}
+
+/*
  * cqrs_internal.follow_tables() RETURNS event_trigger
  *
  * On ddl_command_end of what can have tables join or leave a tree, or touch triggers: keeps sources captured, and has their readers follow.
@@ -438,7 +453,7 @@ cqrs_follow_tables(PG_FUNCTION_ARGS)
 {
 	ListCell   *cell;
 
-	if (!check_called_by_event(fcinfo))
+	if (!check_called_by_event(fcinfo) || is_alone(((EventTriggerData *) fcinfo->context)->parsetree))
 		PG_RETURN_NULL();
 	foreach(cell, rows_of("SELECT c.command FROM pg_catalog.pg_event_trigger_ddl_commands() c "
 						  "WHERE c.classid IN ('pg_catalog.pg_class'::regclass, 'pg_catalog.pg_trigger'::regclass)",

@@ -44,14 +44,16 @@ static const struct
 };
 
 /*
- * find_trigger returns the trigger of a source, or NULL; it belongs to the relation.
+ * find_trigger returns the trigger of a source, or NULL; a copy, since the relation's own may be replaced whenever catalogs are read.
  */
 static Trigger *
 find_trigger(Relation rel, int which, int32 source)
 {
-	for (int i = 0; rel->trigdesc != NULL && i < rel->trigdesc->numtriggers; i++)
+	TriggerDesc *triggers = CopyTriggerDesc(rel->trigdesc);
+
+	for (int i = 0; triggers != NULL && i < triggers->numtriggers; i++)
 	{
-		Trigger    *trigger = &rel->trigdesc->triggers[i];
+		Trigger    *trigger = &triggers->triggers[i];
 
 		if ((trigger->tgtype & TRIGGER_TYPE_ROW) == pair[which].row && cqrs_source_of_trigger(trigger) == source)
 			return trigger;
@@ -174,15 +176,17 @@ void
 cqrs_capture_fit_triggers(Oid table)
 {
 	Relation	rel;
+	TriggerDesc *triggers;
 	List	   *sources = NIL;
 	ListCell   *cell;
 
 	if (!ConditionalLockRelationOid(table, AccessShareLock))
 		return;
 	rel = table_open(table, NoLock);
-	for (int i = 0; rel->trigdesc != NULL && i < rel->trigdesc->numtriggers; i++)
-		if (TRIGGER_FOR_ROW(rel->trigdesc->triggers[i].tgtype))
-			sources = lappend_int(sources, cqrs_source_of_trigger(&rel->trigdesc->triggers[i]));
+	triggers = CopyTriggerDesc(rel->trigdesc);
+	for (int i = 0; triggers != NULL && i < triggers->numtriggers; i++)
+		if (TRIGGER_FOR_ROW(triggers->triggers[i].tgtype))
+			sources = lappend_int(sources, cqrs_source_of_trigger(&triggers->triggers[i]));
 	foreach(cell, sources)
 	{
 		CqrsSource *source = lfirst_int(cell) ? cqrs_source_find(lfirst_int(cell)) : NULL;
