@@ -29,7 +29,7 @@ my %class = (i => 'i', s => 'i', l => 'i', n => 'i', m => 'i', t => 't', c => 't
 
 # Forms of a query, by how often they are wanted at the top of one, below, and in one that only joins tables.
 my %forms = (
-	plain => [ \&plain, 30, 10, 4 ], grouped => [ \&grouped, 30, 10, 8 ], sets => [ \&grouping_sets, 6, 1, 1 ], one => [ \&one_row, 5, 2, 3 ],
+	plain => [ \&plain, 25, 10, 4 ], entity => [ \&entity, 20, 2, 0 ], grouped => [ \&grouped, 30, 10, 8 ], sets => [ \&grouping_sets, 6, 1, 1 ], one => [ \&one_row, 5, 2, 3 ],
 	distinct => [ \&distinct, 6, 4, 3 ], operation => [ \&set_operation, 9, 5, 0 ], tagged => [ \&tagged_union, 4, 2, 0 ], window => [ \&window, 10, 3, 0 ],
 	first => [ \&distinct_on, 4, 2, 0 ], limit => [ \&limited, 3, 2, 0 ], recursive => [ \&recursive, 3, 1, 0 ]);
 
@@ -307,8 +307,10 @@ sub inner_level
 	my @outer = grep { $_->{var} } @{ $scope->{columns} }, @{ $scope->{outer} };
 	my $item = item($g, \@outer, $depth);
 	my ($x, $y) = comparable($item->{columns}, \@outer);
+	my ($z, $w) = comparable($item->{columns}, \@outer);
 	my @where;
 
+	push @where, "$z->{sql} = $w->{sql}" if $z && chance(0.2);
 	push @where, chance(0.85) ? "$x->{sql} = $y->{sql}" : compare($g, $x->{sql}, $y->{sql}) if $x && chance(0.85);
 	push @where, predicate($g, { columns => $item->{columns}, outer => \@outer }, $depth) if chance(0.25);
 	return { columns => $item->{columns}, rest => "FROM $item->{text}" . where(@where) };
@@ -789,6 +791,32 @@ sub plain
 		text => "SELECT $list$rest", columns => \@columns, key => $item->{key} && [ map { $columns[$_][0] } 0 .. $#key ], sure => $item->{sure} };
 }
 
+# What is known of each row of a table or of a join, which is asked for by subqueries.
+sub entity
+{
+	my ($g, $outer, $depth) = @_;
+	my @keyed = grep { $_->{key} } @{ $g->{tables} };
+	my $relation = @keyed ? pick(@keyed) : return plain($g, $outer, $depth);
+	my $alias = new_name($g, 'r');
+	my $item = alias($g, "$relation->{name} AS $alias", $relation, $alias);
+	my ($scope, @key, $list, @columns, @where);
+
+	$g->{budget} += 2;
+	$item = join_items($g, $item, named_item($g), 0) if chance(0.3);
+	$scope = { columns => $item->{columns}, outer => $outer };
+	push @where, subquery_condition($g, $scope, 1) foreach 1 .. pick(0, 1, 1, 2);
+	@key = @{ $item->{key} // [] };
+	($list, @columns) = outputs($g, 0, @key, expressions($g, $scope, 1, 0), map {
+			my $type = pick(qw(i l t y j n));
+			my $value = subquery_value($g, $scope, $type, 1);
+
+			$value ? { sql => $value, type => $type } : () } 1 .. pick(0, 1, 2));
+	tag_key($g, @key);
+	return {
+		text => "SELECT $list FROM $item->{text}" . where(@where), columns => \@columns, key => $item->{key} && [ map { $columns[$_][0] } 0 .. $#key ],
+		sure => $item->{sure} };
+}
+
 # The expressions that rows are grouped by.
 sub group_keys
 {
@@ -1140,12 +1168,18 @@ sub make_query
 		verified => !grep { $_->[1] =~ /[mcf]/ } @{ $select->{columns} } };
 }
 
-# A view over tables and other views: { name, ..., text }.
+# A view over tables and, more often than not, other views: { name, ..., text }.
 sub make_view
 {
 	my ($relations, $name) = @_;
-	my $g = new_state($relations, pick(1, 2, 2));
-	my $select = any_select($g, [], 1, 2);
+	my ($g, $select);
+
+	foreach my $attempt (1 .. 4)
+	{
+		$g = new_state($relations, pick(1, 2, 2));
+		$select = any_select($g, [], 1, 2);
+		last if $g->{tags}{view} || !@{ $relations->{views} };
+	}
 
 	return {
 		name => $name, columns => $select->{columns}, key => $select->{key}, sure => $select->{sure}, text => "CREATE VIEW $name AS $select->{text}",
