@@ -148,6 +148,29 @@ SELECT cqrs.drain('by_types') AS changes;
 SELECT * FROM cqrs.verify('by_types');
 SELECT count, sum FROM by_types ORDER BY sum;
 
+-- Columns that stand in the same places in all rows, with gaps between them, unless something before them is null, or was dropped.
+CREATE TABLE fixed (flag boolean, id bigint, skip integer, u uuid, gone integer, small smallint, d date, nm name, skip2 "char", last boolean, later text);
+INSERT INTO fixed SELECT true, i, 77, '00000000-0000-0000-0000-0000000000ff', 88, i, '2026-01-01', 'name ' || i, 'x', false, 'before' FROM generate_series(1, 3) AS i;
+ALTER TABLE fixed DROP COLUMN gone;
+SELECT cqrs.create_projection('by_fixed', 'SELECT flag, id, u, small, d, nm, last, count(*), max(later) AS later FROM fixed GROUP BY 1, 2, 3, 4, 5, 6, 7',
+    '{flag,id,u,small,d,nm,last}');
+SELECT cqrs.create_projection('by_first', 'SELECT id, max(skip) AS skip, max(skip2) AS skip2 FROM fixed GROUP BY id', '{id}');
+SELECT cqrs.drain() IS NULL AS filled;
+INSERT INTO fixed SELECT true, i, 77, '00000000-0000-0000-0000-0000000000ee', i, '2026-02-02', 'name ' || i, 'y', true, 'after' FROM generate_series(4, 6) AS i;
+INSERT INTO fixed (id) VALUES (7);
+INSERT INTO fixed (flag, id, u, small, d, nm, last) VALUES (false, 8, '00000000-0000-0000-0000-000000000001', 2, '2026-03-03', 'no gap', true);
+UPDATE fixed SET skip = 78, later = 'changed';
+UPDATE fixed SET small = small + 100, nm = 'moved' WHERE id IN (2, 5, 8);
+DELETE FROM fixed WHERE id IN (3, 6);
+SELECT kind, coalesce(new_row, old_row) AS row FROM news WHERE source = 'fixed'::regclass;
+SELECT cqrs.drain('by_fixed') AS changes, cqrs.drain('by_first') AS changes;
+SELECT * FROM cqrs.verify('by_fixed');
+SELECT * FROM cqrs.verify('by_first');
+SELECT * FROM by_first ORDER BY id;
+SET client_min_messages = warning;
+SELECT cqrs.drop_projection('by_fixed'), cqrs.drop_projection('by_first');
+RESET client_min_messages;
+
 -- Tables of one tree hold the same columns in other places; images are the root's, and what is noted is of the same columns.
 CREATE TABLE events (day date, kind text, gone integer, amount numeric, remark text, ref integer) PARTITION BY RANGE (day);
 ALTER TABLE events DROP COLUMN gone;

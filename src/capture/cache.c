@@ -11,6 +11,7 @@
  */
 #include "postgres.h"
 
+#include "access/tupmacs.h"
 #include "access/xact.h"
 #include "capture/parts.h"
 #include "registry/registry.h"
@@ -194,6 +195,52 @@ is_whole(const CqrsImaging *imaging, TupleDesc desc)
 }
 
 /*
+ * add_run has images take a column's bytes from where all rows have them; with the run before it where they stand behind it in both.
+ */
+static void
+add_run(CqrsImaging *imaging, int column, uint16 from)
+{
+	CqrsImagingRun *last = imaging->nruns > 0 ? &imaging->runs[imaging->nruns - 1] : NULL;
+	uint16		to = TYPEALIGN(imaging->columns[column].alignment, last ? last->to + last->length : 0);
+
+	if (last != NULL && imaging->columns[column].from == imaging->columns[column - 1].from + 1 &&
+		from - last->from == to - last->to)
+		last->length = to + imaging->columns[column].length - last->to;
+	else
+	{
+		imaging->runs[imaging->nruns].from = from;
+		imaging->runs[imaging->nruns].to = to;
+		imaging->runs[imaging->nruns].length = imaging->columns[column].length;
+		imaging->nruns++;
+	}
+}
+
+/*
+ * find_runs finds out of what bytes of a row its image is made, if all columns that are imaged stand in the same places in all rows in which none up to them
+ * is null: no column before them varies in length, nor do they.
+ */
+static void
+find_runs(CqrsImaging *imaging, TupleDesc desc)
+{
+	uint32		offset = 0;
+	int			column = 0;
+
+	for (int i = 0; i < desc->natts && column < imaging->ncolumns; i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(desc, i);
+
+		if (att->attlen < 0)
+			break;
+		offset = att_align_nominal(offset, att->attalign);
+		if (imaging->columns[column].from == i)
+			add_run(imaging, column++, offset);
+		offset += att->attlen;
+	}
+	if (column < imaging->ncolumns)
+		imaging->nruns = 0;
+}
+
+/*
  * compare_watched orders watched columns as the row has them.
  */
 static int
@@ -215,6 +262,7 @@ lay_out(CqrsCapturePlan *plan, const CqrsSource *source, const CqrsShape *shape,
 	imaging->shape = shape->id;
 	imaging->ncolumns = shape->desc->natts;
 	imaging->columns = palloc(sizeof(CqrsImagingColumn) * Max(imaging->ncolumns, 1));
+	imaging->runs = palloc(sizeof(CqrsImagingRun) * Max(imaging->ncolumns, 1));
 	imaging->nnoted = shape->nnoted;
 	plan->watched = palloc(sizeof(CqrsWatchedColumn) * (imaging->ncolumns + shape->nnoted + 1));
 	for (int i = 0; i < imaging->ncolumns; i++)
@@ -232,6 +280,7 @@ lay_out(CqrsCapturePlan *plan, const CqrsSource *source, const CqrsShape *shape,
 	for (int i = 0; i < shape->nnoted; i++)
 		watch(plan, rel, find_attribute(source, shape->noted[i], rel), i);
 	qsort(plan->watched, plan->nwatched, sizeof(CqrsWatchedColumn), compare_watched);
+	find_runs(imaging, desc);
 	imaging->whole = is_whole(imaging, desc);
 	imaging->missing = desc->constr != NULL && desc->constr->missing != NULL;
 }
@@ -261,6 +310,7 @@ empty_plan(CqrsCapturePlan *plan)
 	if (plan->captures)
 	{
 		pfree(plan->imaging.columns);
+		pfree(plan->imaging.runs);
 		pfree(plan->watched);
 	}
 	memset(&plan->imaging, 0, sizeof(CqrsImaging));

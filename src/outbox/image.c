@@ -148,6 +148,47 @@ is_image(HeapTuple tuple, const CqrsImaging *imaging)
 }
 
 /*
+ * all_there tells whether a row has none of its first attributes missing or null.
+ */
+static inline bool
+all_there(HeapTuple tuple, int natts)
+{
+	const bits8 *bits = tuple->t_data->t_bits;
+
+	if (HeapTupleHeaderGetNatts(tuple->t_data) < natts)
+		return false;
+	if (!HeapTupleHasNulls(tuple))
+		return true;
+	for (; natts >= 8; natts -= 8)
+		if (*bits++ != 0xff)
+			return false;
+	return (*bits | 0xff << natts) == (0xff << natts | 0xff);
+}
+
+/*
+ * copy_runs makes an image of columns that stand in the same places in all rows; in the place of a single run it stays in the row.
+ */
+static inline void
+copy_runs(CqrsImage *image, Space *space, const CqrsImaging *imaging, const char *data)
+{
+	const CqrsImagingRun *last = &imaging->runs[imaging->nruns - 1];
+
+	image->natts = imaging->ncolumns;
+	image->flags = 0;
+	image->bits = NULL;
+	image->length = last->to + last->length;
+	image->data = data + last->from;
+	if (imaging->nruns == 1)
+		return;
+	if (space->size < image->length)
+		grow(space, image->length);
+	memset(space->data, 0, image->length);
+	for (int i = 0; i < imaging->nruns; i++)
+		memcpy(space->data + imaging->runs[i].to, data + imaging->runs[i].from, imaging->runs[i].length);
+	image->data = space->data;
+}
+
+/*
  * cqrs_image_make makes the image of a row.
  */
 void
@@ -155,6 +196,11 @@ cqrs_image_make(CqrsImage *image, int side, const CqrsImaging *imaging, const Cq
 {
 	HeapTupleHeader header = row->tuple->t_data;
 
+	if (imaging->nruns > 0 && all_there(row->tuple, imaging->deformed))
+	{
+		copy_runs(image, &spaces[side], imaging, (const char *) header + header->t_hoff);
+		return;
+	}
 	if (!is_image(row->tuple, imaging))
 	{
 		slot_getsomeattrs(row->slot, imaging->deformed);

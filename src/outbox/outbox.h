@@ -64,6 +64,14 @@ typedef struct CqrsImagingColumn
 	bool		by_value;
 } CqrsImagingColumn;
 
+/* Bytes of a row's data that are the same in its image, as far as the columns before and in it are not null. */
+typedef struct CqrsImagingRun
+{
+	uint16		from;			/* where the row has them */
+	uint16		to;				/* where the image does */
+	uint16		length;
+} CqrsImagingRun;
+
 /* How the rows of a table become images of a shape. */
 typedef struct CqrsImaging
 {
@@ -72,6 +80,8 @@ typedef struct CqrsImaging
 	int			ncolumns;		/* as the shape has them */
 	CqrsImagingColumn *columns;
 	int			deformed;		/* attributes of a row up to the last one imaged */
+	int			nruns;			/* of which images are made if nothing is null up to there; 0: they cannot be */
+	CqrsImagingRun *runs;
 	int			nnoted;			/* columns whose change an update only notes, as the shape has them */
 	bool		whole;			/* a row is laid out as an image: it is copied as it is ... */
 	bool		missing;		/* ... unless it is shorter, and the table keeps values for rows that lack them */
