@@ -24,6 +24,7 @@ typedef struct CqrsBatch
 	CqrsOutcome outcome;
 	int64		changes;		/* out: applied by this batch */
 	bool		full;			/* out: it was a full evaluation */
+	bool		moved;			/* out: the checkpoint moved on */
 	Snapshot	snapshot;		/* out: the batch's, registered; the caller unregisters it.  NULL unless applied */
 	List	   *locked;			/* out: as of cqrs_apply_lock */
 } CqrsBatch;

@@ -398,6 +398,9 @@ apply_window(CqrsVersion *version, CqrsBatch *batch)
 		cqrs_checkpoint_insert(version->id, cqrs_window_checkpoint(batch->snapshot),
 							   window.position > 0 || !checkpoint->ours ? window.position : checkpoint->position, as_of);
 		cqrs_shared_announce_at_commit();
+		if (batch->wait)
+			cqrs_shared_ask_upkeep_at_commit();
+		batch->moved = true;
 	}
 	if (window.captured)
 		settle(version, CQRS_STATUS_RUNNING, "recovered", version->error);
@@ -430,6 +433,7 @@ cqrs_apply_batch(int32 id, CqrsBatch *batch)
 	batch->outcome = CQRS_BUSY;
 	batch->changes = 0;
 	batch->full = false;
+	batch->moved = false;
 	batch->snapshot = NULL;
 	if (!cqrs_version_lock(id, !batch->wait))
 		return;

@@ -228,8 +228,9 @@ typedef struct CqrsUpkeep
 } CqrsUpkeep;
 
 /*
- * Close the active segment if it is due, seal closed ones, free those that are consumed and kept long enough, keep the outbox below its maximum.  Waits for
- * nobody.  In a READ COMMITTED transaction that is about to end: it may have locked out readers of what it freed.
+ * Close the active segment if it is due, seal closed ones, free those that are consumed and kept long enough, keep the outbox below its maximum.
+ * Waits for nobody, but for a moment until no writer opens a segment.  In a READ COMMITTED transaction that is about to end: it may have locked out
+ * readers of what it freed.
  */
 extern void cqrs_outbox_upkeep(CqrsUpkeep *result);
 

@@ -80,10 +80,10 @@ extern void cqrs_segment_forget(void);
 /* This transaction holds an event: if the outbox is full, it has to fail. */
 extern void cqrs_segment_note_event(void);
 
-/* The size at which a segment is full; of all of them; and does a size exceed so many times cqrs.max_outbox_size? */
+/* The size at which a segment is full; of all of them; and does a size exceed so many percent of cqrs.max_outbox_size? */
 extern int64 cqrs_segment_limit(void);
 extern int64 cqrs_segment_total(void);
-extern bool cqrs_segment_over(int64 bytes, int times);
+extern bool cqrs_segment_over(int64 bytes, int percent);
 
 /* Close the active segment if it is full or older than that (-1: never too old), and open the next; when to look again. */
 extern TimestampTz cqrs_segment_rotate(int64 age_ms, bool *rotated);

@@ -22,9 +22,11 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#define PATIENCE_MS		500		/* for the right to change what segments there are, which writers have for moments */
 #define SPARES			2		/* that are kept, empty, for their next turn */
 #define AGE_SHARE		4		/* a segment holds changes of this part of cqrs.retention at most */
 #define MIN_AGE_MS		(60 * 1000)
+#define PATIENT_PERCENT	150		/* of cqrs.max_outbox_size */
 #define OVERFLOW_REASON "the outbox exceeded cqrs.max_outbox_size"
 
 /*
@@ -212,6 +214,9 @@ look_after(CqrsSegment *segment, const CqrsNeeds *needs, CqrsUpkeep *result)
 
 /*
  * shrink frees the oldest segments until the outbox is no larger than it may be: those only retention keeps first.
+ *
+ * If somebody just now keeps us from freeing the oldest that versions hold, newer ones are not taken from versions that have nearly caught up, unless
+ * the outbox has become half as large again.
  */
 static void
 shrink(CqrsUpkeep *result)
@@ -226,15 +231,20 @@ shrink(CqrsUpkeep *result)
 		{
 			CqrsSegment *segment = lfirst(cell);
 
-			if (!cqrs_segment_over(total, 1))
+			if (!cqrs_segment_over(total, 100))
 				return;
-			if (segment->closed_at == 0 || !segment->sealed || !release(segment, by_force == 1))
+			if (segment->closed_at == 0 || !segment->sealed)
 				continue;
-			total -= segment->bytes;
-			result->freed++;
+			if (release(segment, by_force == 1))
+			{
+				total -= segment->bytes;
+				result->freed++;
+			}
+			else if (by_force == 1 && !cqrs_segment_over(total, PATIENT_PERCENT))
+				break;
 		}
 	}
-	result->busy |= cqrs_segment_over(total, 1);
+	result->busy |= cqrs_segment_over(total, 100);
 }
 
 /*
@@ -256,13 +266,17 @@ age_limit(void)
 void
 cqrs_outbox_upkeep(CqrsUpkeep *result)
 {
+	TimestampTz deadline = TimestampTzPlusMilliseconds(cqrs_clock_now(), PATIENCE_MS);
+	TimestampTz due;
 	CqrsNeeds	needs;
 	ListCell   *cell;
 
 	memset(result, 0, sizeof(CqrsUpkeep));
 	result->again = DT_NOEND;
-	if (!cqrs_segment_lock(true))
+	while (!cqrs_segment_lock(true))
 	{
+		if (cqrs_locks_pause(deadline))
+			continue;
 		result->busy = true;
 		return;
 	}
@@ -273,5 +287,6 @@ cqrs_outbox_upkeep(CqrsUpkeep *result)
 			look_after(lfirst(cell), &needs, result);
 	shrink(result);
 	PopActiveSnapshot();
-	result->again = Min(result->again, cqrs_segment_rotate(age_limit(), &result->rotated));
+	due = cqrs_segment_rotate(age_limit(), &result->rotated);
+	result->again = Min(result->again, due);
 }

@@ -250,12 +250,12 @@ cqrs_segment_total(void)
 }
 
 /*
- * cqrs_segment_over tells whether a size exceeds that many times cqrs.max_outbox_size.
+ * cqrs_segment_over tells whether a size exceeds that many percent of cqrs.max_outbox_size.
  */
 bool
-cqrs_segment_over(int64 bytes, int times)
+cqrs_segment_over(int64 bytes, int percent)
 {
-	return cqrs_setting_max_outbox_size > 0 && bytes > cqrs_setting_max_outbox_size * MB * times;
+	return cqrs_setting_max_outbox_size > 0 && bytes > cqrs_setting_max_outbox_size * MB / 100 * percent;
 }
 
 /*
@@ -335,25 +335,23 @@ suspend(void)
 /* What turn_over is to do. */
 typedef struct Turn
 {
-	bool		suspend;		/* instead of opening the next segment */
-	bool		done;
+	CqrsSegment *segment;		/* the one to close */
+	bool		suspend;		/* instead of opening the next */
+	bool		suspended;
 } Turn;
 
 /*
- * turn_over opens the next segment if the active one is still the one found full; or suspends capture.
+ * turn_over opens the next segment; or suspends capture.
  */
 static void
 turn_over(void *argument)
 {
 	Turn	   *turn = argument;
-	CqrsSegment *segment = cqrs_segment_active();
 
-	if (segment == NULL || segment->relation != full.heap)
-		return;
 	if (turn->suspend)
-		turn->done = suspend();
+		turn->suspended = suspend();
 	else
-		open_next(segment);
+		open_next(turn->segment);
 }
 
 /*
@@ -393,8 +391,8 @@ refuse_event(void)
 void
 cqrs_segment_turn_over(void)
 {
+	Turn		turn = {NULL, false, false};
 	bool		worker;
-	Turn		turn = {false, false};
 	ErrorData  *error;
 
 	if (!OidIsValid(full.heap))
@@ -402,7 +400,13 @@ cqrs_segment_turn_over(void)
 	worker = cqrs_shared_worker_runs();
 	if ((worker && full.bytes < LATE * cqrs_segment_limit()) || !cqrs_segment_lock(true))
 		return;
-	turn.suspend = cqrs_segment_over(cqrs_segment_total() + cqrs_segment_limit(), worker ? LATE : 1);
+	turn.segment = cqrs_segment_active();
+	if (turn.segment == NULL || turn.segment->relation != full.heap)
+	{
+		cqrs_segment_unlock();	/* somebody was quicker */
+		return;
+	}
+	turn.suspend = cqrs_segment_over(cqrs_segment_total() + cqrs_segment_limit(), worker ? LATE * 100 : 100);
 	if (turn.suspend && full.events)
 		refuse_event();
 	error = cqrs_attempt(turn_over, &turn, true);
@@ -411,7 +415,7 @@ cqrs_segment_turn_over(void)
 				(errcode(error->sqlerrcode),
 				 errmsg("cqrs could not open the next segment of the outbox: %s", error->message),
 				 errdetail("The full one is written to until another transaction can.")));
-	else if (turn.done)
+	else if (turn.suspended)
 		warn_suspended();
 }
 

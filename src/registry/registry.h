@@ -282,6 +282,7 @@ extern void cqrs_segment_delete(Oid relation);
 
 /* The right to change what segments there are; exclusive, to the end of the transaction.  With nowait false if another process has it. */
 extern bool cqrs_segment_lock(bool nowait);
+extern void cqrs_segment_unlock(void);		/* nothing was changed */
 
 #define CQRS_SEGMENT_ANY (-1)	/* instead of a number: the first, whichever it will be */
 

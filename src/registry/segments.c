@@ -229,6 +229,17 @@ cqrs_segment_lock(bool nowait)
 }
 
 /*
+ * cqrs_segment_unlock gives the right back, before the end of the transaction, of who has made no use of it.
+ */
+void
+cqrs_segment_unlock(void)
+{
+	LOCKTAG		tag = tag_of(0);
+
+	(void) LockRelease(&tag, ExclusiveLock, false);
+}
+
+/*
  * cqrs_segment_need keeps a segment and all later ones from being freed.
  */
 bool

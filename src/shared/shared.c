@@ -31,6 +31,7 @@
 #define AT_COMMIT_LOOK			0x04
 #define AT_COMMIT_EVERYWHERE	0x08
 #define AT_COMMIT_RESTART		0x10
+#define AT_COMMIT_UPKEEP		0x20
 
 CqrsSharedState *cqrs_shared_state = NULL;
 CqrsSlot   *cqrs_shared_slot = NULL;
@@ -278,6 +279,8 @@ after_commit(int flags)
 {
 	if (flags & AT_COMMIT_WAKE)
 		cqrs_shared_wake_worker();
+	if (flags & AT_COMMIT_UPKEEP)
+		cqrs_shared_ask_upkeep();
 	if (flags & AT_COMMIT_ANNOUNCE)
 		announce();
 	if (flags & (AT_COMMIT_LOOK | AT_COMMIT_EVERYWHERE))
@@ -355,6 +358,15 @@ void
 cqrs_shared_wake_at_commit(void)
 {
 	ask_at_commit(AT_COMMIT_WAKE);
+}
+
+/*
+ * cqrs_shared_ask_upkeep_at_commit has this database's worker look after the outbox at commit: what holds segments back has moved on.
+ */
+void
+cqrs_shared_ask_upkeep_at_commit(void)
+{
+	ask_at_commit(AT_COMMIT_UPKEEP);
 }
 
 /*

@@ -50,6 +50,7 @@ extern void cqrs_shared_wake_worker(void);
 
 /* Wake it to look after the outbox: a segment is full.  Likewise safe.  The worker asks whether anybody did since it last asked. */
 extern void cqrs_shared_ask_upkeep(void);
+extern void cqrs_shared_ask_upkeep_at_commit(void);
 extern bool cqrs_shared_upkeep_asked(void);
 
 /* The same at this transaction's commit (does nothing on abort).  One flag; call as often as you like. */

@@ -28,10 +28,11 @@ static const CqrsCatalog busy_tables[] = {
 
 static CqrsUpkeep upkeep;		/* what the last look has come to */
 static int	tries = 0;			/* in a row that somebody was in the way of */
+static bool pending = false;	/* versions have moved on since */
 static TimestampTz looked_at = 0;
 static TimestampTz look_at = 0;
 static TimestampTz vacuum_at = 0;
-static BlockNumber vacuumed[lengthof(busy_tables)]; /* sizes after the last VACUUM */
+static BlockNumber vacuumed[lengthof(busy_tables)]; /* sizes at the last VACUUM */
 
 /*
  * work_recapture captures sources again whose capture was suspended when the outbox was full.
@@ -55,22 +56,22 @@ work_upkeep(CqrsTask *task)
 }
 
 /*
- * grown tells whether a table of ours has grown by half since it was last vacuumed.
+ * size_of returns the size of one of our tables, in pages.
  */
-static bool
-grown(int which)
+static BlockNumber
+size_of(int which)
 {
 	Relation	rel = table_open(cqrs_registry_relation(busy_tables[which]), AccessShareLock);
 	BlockNumber size = RelationGetNumberOfBlocks(rel);
 
 	table_close(rel, AccessShareLock);
-	return size >= VACUUM_PAGES && size > vacuumed[which] + vacuumed[which] / 2;
+	return size;
 }
 
 /*
- * work_vacuum vacuums those of our tables that have grown.
+ * work_vacuum vacuums those of our tables that have grown by half since they were last vacuumed.
  *
- * The end of a table is not given back to the system: that would lock out readers on standbys.
+ * The end of a table is not given back to the system: that would lock out readers on standbys.  So the size before VACUUM is the size after it.
  */
 static bool
 work_vacuum(CqrsTask *task)
@@ -78,26 +79,16 @@ work_vacuum(CqrsTask *task)
 	List	   *tables = NIL;
 
 	for (int i = 0; i < lengthof(busy_tables); i++)
-		if (grown(i))
-			tables = lappend_oid(tables, cqrs_registry_relation(busy_tables[i]));
+	{
+		BlockNumber size = size_of(i);
+
+		if (size < VACUUM_PAGES || size <= vacuumed[i] + vacuumed[i] / 2)
+			continue;
+		tables = lappend_oid(tables, cqrs_registry_relation(busy_tables[i]));
+		vacuumed[i] = size;
+	}
 	if (tables != NIL)
 		cqrs_worker_vacuum(tables, false);
-	return true;
-}
-
-/*
- * work_measure notes how large our tables are after VACUUM.
- */
-static bool
-work_measure(CqrsTask *task)
-{
-	for (int i = 0; i < lengthof(busy_tables); i++)
-	{
-		Relation	rel = table_open(cqrs_registry_relation(busy_tables[i]), AccessShareLock);
-
-		vacuumed[i] = RelationGetNumberOfBlocks(rel);
-		table_close(rel, AccessShareLock);
-	}
 	return true;
 }
 
@@ -124,66 +115,71 @@ take(const CqrsStep *step)
 static void
 vacuum_tables(void)
 {
-	static const CqrsStep vacuum_step = {.work = work_vacuum,.activity = "cqrs: vacuum the catalog of cqrs"};
-	static const CqrsStep measure_step = {.work = work_measure,.activity = "cqrs: vacuum the catalog of cqrs"};
+	static const CqrsStep step = {.work = work_vacuum,.activity = "cqrs: vacuum the catalog of cqrs"};
 
 	if (vacuum_at > cqrs_clock_now())
 		return;
 	vacuum_at = TimestampTzPlusMilliseconds(cqrs_clock_now(), VACUUM_EVERY_MS);
-	if (take(&vacuum_step))
-		(void) take(&measure_step);
+	(void) take(&step);
 }
 
 /*
- * due tells whether it is time to look after the outbox.
+ * due returns when to look after the outbox.  As long as versions move on, of which one holds a segment back, that is soon.
  */
-static bool
-due(void)
+static TimestampTz
+due(bool moved)
 {
-	TimestampTz now = cqrs_clock_now();
-
-	if (cqrs_shared_upkeep_asked() || look_at <= now)
-		return true;
-	return (upkeep.held || upkeep.busy) && TimestampDifferenceExceeds(looked_at, now, AGAIN_MS);
+	pending |= moved;
+	if (cqrs_shared_upkeep_asked())
+		return looked_at;
+	if (pending && upkeep.held)
+		return Min(look_at, TimestampTzPlusMilliseconds(looked_at, AGAIN_MS));
+	return look_at;
 }
 
 /*
  * next_look returns when to look after the outbox again, if nobody asks before.
+ *
+ * After a segment was closed, at once: versions that read nothing of it move on past it in the round before.
  */
 static TimestampTz
 next_look(bool failed)
 {
 	TimestampTz next = TimestampTzPlusMilliseconds(looked_at, cqrs_setting_naptime);
 
-	if (upkeep.freed > 0 || upkeep.rotated)
+	if (upkeep.rotated)
+		return looked_at;
+	if (upkeep.freed > 0 || !(upkeep.busy || failed))
 		tries = 0;
 	if (upkeep.busy || failed)
-		next = Min(next, cqrs_clock_backoff(++tries, AGAIN_MS, Min(AGAIN_MAX_MS, cqrs_setting_naptime)));
-	else
-		tries = 0;
+	{
+		TimestampTz again = cqrs_clock_backoff(++tries, AGAIN_MS, Min(AGAIN_MAX_MS, cqrs_setting_naptime));
+
+		next = Min(next, again);
+	}
 	return Min(next, upkeep.again);
 }
 
 /*
  * cqrs_worker_maintain looks after the outbox and our catalog, if it is time; returns when to look again.
- *
- * After a segment was closed, versions that read nothing of it have to move on past it: so another round follows at once.
  */
 TimestampTz
-cqrs_worker_maintain(void)
+cqrs_worker_maintain(bool moved)
 {
 	static const CqrsStep upkeep_step = {.work = work_upkeep,.activity = "cqrs: look after the outbox"};
 	static const CqrsStep recapture_step = {.work = work_recapture,.activity = "cqrs: capture sources again"};
+	TimestampTz when = due(moved);
 	bool		failed;
 
 	vacuum_tables();
-	if (!due())
-		return look_at;
+	if (when > cqrs_clock_now())
+		return when;
 	memset(&upkeep, 0, sizeof(upkeep));
 	upkeep.again = DT_NOEND;
+	pending = false;
 	failed = !take(&upkeep_step);
 	failed |= !take(&recapture_step);
 	looked_at = cqrs_clock_now();
 	look_at = next_look(failed);
-	return upkeep.rotated ? looked_at : look_at;
+	return look_at;
 }

@@ -73,8 +73,8 @@ extern CqrsStepResult cqrs_worker_mend(CqrsTask *task);
 /* VACUUM tables that can be locked at once; 'truncate' gives their empty ends back.  Ends the transaction and opens another. */
 extern void cqrs_worker_vacuum(List *relations, bool truncate);
 
-/* Look after the outbox and our catalog, if it is time; returns when to look again. */
-extern TimestampTz cqrs_worker_maintain(void);
+/* Look after the outbox and our catalog, if it is time, or if versions 'moved' that held segments back; returns when to look again. */
+extern TimestampTz cqrs_worker_maintain(bool moved);
 
 /* To the end of the transaction, ask for locks on sources no longer than a turn allows. */
 extern void cqrs_worker_limit_lock_timeout(void);

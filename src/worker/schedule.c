@@ -34,6 +34,7 @@ typedef struct Memory
 static List *tasks = NIL;		/* of CqrsTask *, of the round at hand */
 static HTAB *memories = NULL;
 static TimestampTz tidy_at = 0;
+static bool moved = false;		/* what holds segments back, in the round at hand */
 
 /*
  * remember returns what we know of a version, nothing at first.
@@ -79,6 +80,7 @@ forget_dropped(void)
 			continue;
 		}
 		tidy_at = 0;
+		moved = true;
 		(void) hash_search(memories, &memory->version, HASH_REMOVE, NULL);
 	}
 }
@@ -220,6 +222,7 @@ attend(CqrsTask *task)
 		return wait_a_moment(memory, BUSY_INITIAL_MS, BUSY_MAX_MS);
 	memory->tries = 0;
 	memory->until = 0;
+	moved |= building || task->batch.moved;
 	if (building)
 		return cqrs_clock_now();	/* what was served just now is maintained from now on */
 	return task->batch.full ? after_full(task, memory) : DT_NOEND;
@@ -259,8 +262,10 @@ TimestampTz
 cqrs_worker_round(void)
 {
 	TimestampTz next;
+	TimestampTz upkeep;
 	ListCell   *cell;
 
+	moved = false;
 	if (!read_tasks())
 		return TimestampTzPlusMilliseconds(cqrs_clock_now(), BUSY_INITIAL_MS);
 	next = TimestampTzPlusMilliseconds(cqrs_clock_now(), cqrs_setting_naptime);
@@ -278,5 +283,6 @@ cqrs_worker_round(void)
 		}
 	}
 	tidy();
-	return Min(next, cqrs_worker_maintain());
+	upkeep = cqrs_worker_maintain(moved);
+	return Min(next, upkeep);
 }
