@@ -136,3 +136,10 @@ SELECT a.product_id AS product, b.product_id AS other, count(*) AS orders
 -- territory_coverage (region_id, territory_id, employee_id): FULL and RIGHT joins, every part of the key can be null
 SELECT r.region_id, t.territory_id, et.employee_id, trim(r.region_description) AS region, trim(t.territory_description) AS territory
   FROM employee_territories et RIGHT JOIN territories t ON t.territory_id = et.territory_id FULL JOIN region r ON r.region_id = t.region_id;
+
+-- clearance_orders (order_id): IN, with what makes it true two joins away
+SELECT o.order_id, o.order_date, o.ship_country FROM orders o
+ WHERE o.order_id IN (SELECT d.order_id FROM order_details d JOIN products p ON p.product_id = d.product_id WHERE p.discontinued = 1);
+
+-- category_customers (category_id, customer_id): DISTINCT over joins, the key comes from both ends
+SELECT DISTINCT p.category_id, o.customer_id FROM orders o JOIN order_details d ON d.order_id = o.order_id JOIN products p ON p.product_id = d.product_id;

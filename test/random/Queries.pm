@@ -29,9 +29,9 @@ my %class = (i => 'i', s => 'i', l => 'i', n => 'i', m => 'i', t => 't', c => 't
 
 # Forms of a query, by how often they are wanted at the top of one, below, and in one that only joins tables.
 my %forms = (
-	plain => [ \&plain, 25, 10, 4 ], entity => [ \&entity, 20, 2, 0 ], grouped => [ \&grouped, 30, 10, 8 ], sets => [ \&grouping_sets, 6, 1, 1 ], one => [ \&one_row, 5, 2, 3 ],
-	distinct => [ \&distinct, 6, 4, 3 ], operation => [ \&set_operation, 9, 5, 0 ], tagged => [ \&tagged_union, 4, 2, 0 ], window => [ \&window, 10, 3, 0 ],
-	first => [ \&distinct_on, 4, 2, 0 ], limit => [ \&limited, 3, 2, 0 ], recursive => [ \&recursive, 3, 1, 0 ]);
+	plain => [ \&plain, 25, 10, 4 ], entity => [ \&entity, 20, 2, 0 ], grouped => [ \&grouped, 30, 10, 8 ], sets => [ \&grouping_sets, 6, 2, 1 ], one => [ \&one_row, 5, 3, 3 ],
+	distinct => [ \&distinct, 6, 4, 3 ], operation => [ \&set_operation, 9, 5, 0 ], tagged => [ \&tagged_union, 4, 2, 0 ], window => [ \&window, 10, 5, 0 ],
+	first => [ \&distinct_on, 4, 4, 0 ], limit => [ \&limited, 3, 3, 0 ], recursive => [ \&recursive, 3, 1, 0 ]);
 
 # ---- names, tags, values
 
@@ -1159,7 +1159,7 @@ sub make_query
 		$g->{inner} = chance(0.2);
 		$select = with_ctes($g, $g->{inner} ? 0 : pick(0, 1, 1, 2, 2, 3));
 		tag($g, 'tables and inner joins only') if $g->{inner};
-		$select = wrapped($g, $select) if !$select->{key} || @{ $select->{key} } > 4 || chance(0.05);
+		$select = wrapped($g, $select) if !$select->{key} || @{ $select->{key} } > 4 || chance(0.12);
 		tag($g, @{ $g->{key_tags} });
 		last if !$wanted || $g->{tags}{$wanted};
 	}
