@@ -32,6 +32,7 @@
 #include "utils/timestamp.h"
 
 #define TIDY_WAIT_MS	50		/* for the lock that dropping a trigger takes */
+#define TIDY_MORE_MS	1		/* the same, with other tables locked already */
 
 /*
  * exists tells whether a relation is still there.
@@ -308,36 +309,103 @@ cqrs_capture_release(void)
 }
 
 /*
- * is_due tells whether a table's triggers for a source have to go.
- *
- * Those of a source that is wanted stay while the table is in its tree, even where its capture is suspended.
+ * is_below tells whether a table is in a source's tree.
  */
 static bool
-is_due(const CqrsTriggered *triggered, const CqrsSource *source)
+is_below(Oid table, const CqrsSource *source)
 {
-	return source == NULL || !is_wanted(source) ||
-		!list_member_oid(cqrs_tree_tables(source->relation), triggered->table);
+	return table == source->relation || list_member_oid(cqrs_tree_ancestors(table), source->relation);
 }
 
 /*
- * tidy_table drops a table's triggers for a source if they are due; false if that has to wait.
+ * tidy_table drops a table's triggers for a source; false if that has to wait.
  *
- * Asked again once the table is locked: it may have come back to the tree.  A source whose lock another session holds is being registered or attached.
+ * Asked again once the table is locked whether they have to go: it may have come back to the tree.
  */
 static bool
-tidy_table(const CqrsTriggered *triggered)
+tidy_table(Oid table, int32 id, int wait_ms)
 {
-	CqrsSource *source = cqrs_source_find(triggered->source);
+	CqrsSource *source;
 
-	if (!exists(triggered->table) || !is_due(triggered, source))
-		return true;
-	if (source != NULL && !cqrs_source_lock(source->relation, true))
-		return true;
-	if (IsTransactionBlock() ||
-		!cqrs_locks_try(list_make1_oid(triggered->table), AccessExclusiveLock, TIDY_WAIT_MS, NULL))
+	if (IsTransactionBlock() || !cqrs_locks_try(list_make1_oid(table), AccessExclusiveLock, wait_ms, NULL))
 		return false;
-	source = cqrs_source_find(triggered->source);
-	return !is_due(triggered, source) || cqrs_capture_drop_triggers(triggered->table, triggered->source);
+	source = cqrs_source_find(id);
+	if (source != NULL && is_wanted(source) && is_below(table, source))
+		return true;
+	return cqrs_capture_drop_triggers(table, id);
+}
+
+/*
+ * tidy_tables drops a source's triggers from those of the tables where they serve nothing; false if some have to wait.
+ *
+ * Those of a source that is wanted stay while the table is in its tree, even where its capture is suspended.  A source whose lock another session holds is
+ * being registered or attached by it.  Whoever has locked one table hardly waits for the others.
+ */
+static bool
+tidy_tables(int32 id, List *tables)
+{
+	CqrsSource *source = cqrs_source_find(id);
+	bool		wanted = source != NULL && is_wanted(source);
+	int			wait_ms = TIDY_WAIT_MS;
+	bool		done = true;
+	ListCell   *cell;
+
+	foreach(cell, tables)
+	{
+		Oid			table = lfirst_oid(cell);
+
+		if (!exists(table) || (wanted && is_below(table, source)))
+			continue;
+		if (source != NULL && !cqrs_source_lock(source->relation, true))
+			return done;
+		if (tidy_table(table, id, wait_ms))
+			wait_ms = TIDY_MORE_MS;
+		else
+			done = false;
+	}
+	return done;
+}
+
+/*
+ * compare_triggered orders triggers by source and table.
+ */
+static int
+compare_triggered(const ListCell *left, const ListCell *right)
+{
+	const CqrsTriggered *l = lfirst(left);
+	const CqrsTriggered *r = lfirst(right);
+
+	if (l->source != r->source)
+		return l->source < r->source ? -1 : 1;
+	return l->table < r->table ? -1 : l->table > r->table;
+}
+
+/*
+ * tidy_triggers drops triggers that serve no source; false if some have to wait.
+ */
+static bool
+tidy_triggers(void)
+{
+	List	   *triggers = cqrs_capture_list_triggers();
+	List	   *tables = NIL;
+	bool		done = true;
+	ListCell   *cell;
+
+	list_sort(triggers, compare_triggered);
+	foreach(cell, triggers)
+	{
+		CqrsTriggered *triggered = lfirst(cell);
+		CqrsTriggered *next = lnext(triggers, cell) ? lfirst(lnext(triggers, cell)) : NULL;
+
+		if (next != NULL && next->source == triggered->source && next->table == triggered->table)
+			continue;
+		tables = lappend_oid(tables, triggered->table);
+		if (next != NULL && next->source == triggered->source)
+			continue;
+		done &= tidy_tables(triggered->source, tables);
+		tables = NIL;
+	}
+	return done;
 }
 
 /*
@@ -361,7 +429,7 @@ tidy_source(const CqrsSource *seen)
 bool
 cqrs_capture_tidy(void)
 {
-	bool		left = false;
+	bool		done;
 	CqrsIdentity identity;
 	ListCell   *cell;
 
@@ -369,8 +437,7 @@ cqrs_capture_tidy(void)
 	cqrs_capture_shrink();
 	foreach(cell, cqrs_source_list())
 		tidy_source(lfirst(cell));
-	foreach(cell, cqrs_capture_list_triggers())
-		left |= !tidy_table(lfirst(cell));
+	done = tidy_triggers();
 	cqrs_identity_leave(&identity);
-	return left;
+	return !done;
 }
