@@ -332,6 +332,10 @@ SELECT o.kind, o.source, o.old_row, o.new_row FROM cqrs.outbox AS o, looked WHER
 \set VERBOSITY terse
 CREATE TABLE log_2 PARTITION OF log FOR VALUES FROM (10) TO (20);
 ALTER TABLE log_2 DISABLE TRIGGER ALL;
+SELECT cqrs.capture('log');
+SELECT cqrs.capture('log');
+INSERT INTO log VALUES (10);
+SELECT o.kind, o.new_row FROM cqrs.outbox AS o, looked WHERE o.position > upto ORDER BY o.position;
 -- With CASCADE the definition goes, and the version halts.
 DROP TABLE part CASCADE;
 SELECT cqrs.drain('parts');

@@ -63,7 +63,7 @@ PG_FUNCTION_INFO_V1(cqrs_capture);
 /*
  * cqrs.capture(source regclass) RETURNS void
  *
- * Captures whole rows of the table from now on, whether or not a projection reads it.
+ * Captures whole rows of the table from now on, whether or not a projection reads it; again, if its triggers were disabled or dropped.
  *
  * Errors: 42501 without ownership or TRIGGER privilege, 42710 if it is captured already, 55P03 if writers keep the table locked longer than
  * cqrs.lock_timeout, and those of cqrs_capture_check.
@@ -77,7 +77,7 @@ cqrs_capture(PG_FUNCTION_ARGS)
 	cqrs_capture_check(relation);
 	check_right(relation);
 	source = cqrs_source_insert(relation);
-	if (source->captured)
+	if (source->captured && source->attached && cqrs_source_intact(source))
 		ereport(ERROR,
 				(errcode(ERRCODE_DUPLICATE_OBJECT),
 				 errmsg("changes of \"%s\" are captured already", cqrs_name_shown(relation))));

@@ -158,10 +158,21 @@ tell_unfit(const CqrsSource *source)
 }
 
 /*
- * tell_unguarded notes that changes of one table of a source may go unseen from now on, and says so.  'how' restores what is missing.
+ * remedy makes the hint how a source whose triggers do not fire is captured again; 'statement' restores one that is still there.
+ */
+static char *
+remedy(const char *statement, bool read)
+{
+	if (statement == NULL)
+		return read ? "A worker, or cqrs.drain, makes it again." : "Call cqrs.capture again.";
+	return psprintf(read ? "Use %s. A worker, or cqrs.drain, does so too." : "Use %s, or call cqrs.capture again.", statement);
+}
+
+/*
+ * tell_unguarded notes that changes of one table of a source may go unseen from now on, and says so; 'statement' as for remedy.
  */
 static void
-tell_unguarded(const CqrsSource *source, Oid table, const char *how)
+tell_unguarded(const CqrsSource *source, Oid table, const char *statement)
 {
 	char	   *readers = readers_of(source);
 
@@ -171,8 +182,7 @@ tell_unguarded(const CqrsSource *source, Oid table, const char *how)
 			 readers == NULL ? errdetail("A capture trigger on it was disabled or dropped.") :
 			 errdetail("A capture trigger on it was disabled or dropped. Until it is restored, every batch of these projections is a full evaluation: %s.",
 					   readers),
-			 readers == NULL ? errhint("%s", how) :
-			 errhint("%s A worker, or cqrs.drain, does so too.", how)));
+			 errhint("%s", remedy(statement, readers != NULL))));
 }
 
 /* ---- tables that join and leave ---- */
@@ -285,12 +295,12 @@ follow(List *sources, Oid tree, bool told)
 /* ---- triggers of ours that are touched ---- */
 
 /*
- * restoring makes the hint how to have a trigger that is still there fire again.
+ * restoring makes the statement that has a trigger fire again.
  */
 static char *
 restoring(Relation rel, const Trigger *trigger)
 {
-	return psprintf("Use ALTER TABLE %s ENABLE ALWAYS TRIGGER %s.", cqrs_name_relation(RelationGetRelid(rel)),
+	return psprintf("ALTER TABLE %s ENABLE ALWAYS TRIGGER %s", cqrs_name_relation(RelationGetRelid(rel)),
 					cqrs_name_identifier(trigger->tgname));
 }
 
@@ -568,7 +578,7 @@ cqrs_follow_drop(PG_FUNCTION_ARGS)
 		if (!OidIsValid(table))
 			tell_altered(source);
 		else if (cqrs_tree_contains(source->relation, table))
-			tell_unguarded(source, table, "Disable capture triggers rather than drop them, where you must.");
+			tell_unguarded(source, table, NULL);
 		else
 			continue;
 		told = lappend_int(told, source->id);
