@@ -10,7 +10,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 
 # A copy that nobody writes to is found by the next look around.
-my $node = new_server('dump', q{cqrs.naptime = '2s'});
+my $node = new_server('dump', q{cqrs.naptime = '2s'}, q{cqrs.segment_size = '64kB'});
 my $pages = 'SELECT s.id, s.amount, o.name FROM shop.sale s LEFT JOIN shop.office o ON o.id = s.office';
 my $visits = 'SELECT day, count(*) AS visits, min(page) AS first FROM shop.visit GROUP BY day';
 my $totals = 'SELECT office, count(*) AS sales, sum(amount) AS total FROM shop.sale GROUP BY office';
@@ -50,9 +50,19 @@ equal_in('postgres', 'at first');
 # With changes pending, and written to by the copy's own transactions before anybody looks.
 $node->safe_psql('postgres', q{SELECT cqrs.pause('shop.pages'); UPDATE shop.sale SET amount = amount + 1000 WHERE id <= 50; DELETE FROM shop.office WHERE id = 9;
 	SELECT cqrs.pause('shop.visits'); UPDATE shop.visit SET id = id + 100, page = 'moved' WHERE id % 3 = 0});
+# And in several segments, most of them kept by retention alone, one that waits for its turn.
+$node->safe_psql('postgres', q{SELECT cqrs.capture('shop.sale')});
+$node->safe_psql('postgres', 'UPDATE shop.sale SET amount = amount + 1') foreach 1 .. 30;
+ok(until_true($node, 'SELECT count(*) > 4 FROM cqrs.segments'), 'the outbox lies in several segments');
+$node->safe_psql('postgres', 'ALTER DATABASE postgres SET cqrs.max_workers = 0');
+until_true($node, q{SELECT count(*) = 0 FROM cqrs.workers WHERE role = 'worker' AND datname = 'postgres'});
+$node->safe_psql('postgres', q{SET cqrs.retention = 0; DO $$ BEGIN FOR i IN 1..3 LOOP PERFORM cqrs.drain('shop."Totals"'); COMMIT; END LOOP; END $$});
+$node->safe_psql('postgres', 'UPDATE shop.sale SET amount = amount + 1') foreach 1 .. 10;
+my $outbox = $node->safe_psql('postgres', 'SELECT count(*), sum(position), sum(length(old_row::text)) FROM cqrs.outbox');
 my $dump = PostgreSQL::Test::Utils::tempdir() . '/dump.sql';
 command_ok([ 'pg_dump', '-f', $dump, $node->connstr('postgres') ], 'the database is dumped');
 $node->safe_psql('postgres', q{SELECT cqrs.resume('shop.pages'), cqrs.resume('shop.visits')});
+$node->safe_psql('postgres', 'ALTER DATABASE postgres RESET cqrs.max_workers');
 
 foreach my $copy ('copy_one', 'copy_two')
 {
@@ -67,6 +77,8 @@ foreach my $copy ('copy_one', 'copy_two')
 		CREATE TABLE shop.visit_3 PARTITION OF shop.visit DEFAULT; UPDATE shop.visit SET id = id + 300 WHERE id % 4 = 0; DELETE FROM shop.visit_2 WHERE id < 110});
 	if ($copy eq 'copy_two')
 	{
+		is($node->safe_psql($copy, 'SELECT count(*), sum(position), sum(length(old_row::text)) FROM cqrs.outbox WHERE position <= (SELECT max(last_position) FROM cqrs.segments WHERE NOT held_by @> ARRAY[\'active\'])'), $outbox, 'what was in the outbox can be read');
+		is($node->safe_psql($copy, q{SELECT count(*) FROM cqrs.segments WHERE held_by @> ARRAY['active']}), 1, 'changes of the copy go to a segment of its own');
 		is($node->safe_psql($copy, q{SELECT status FROM cqrs.versions WHERE projection = 'shop."Totals"'::regclass}), 'stale', 'a version that finds itself elsewhere is stale');
 		is($node->safe_psql($copy, q{SELECT pending IS NULL OR health IN ('stale', 'no worker') FROM cqrs.lag WHERE projection = 'shop."Totals"'::regclass}), 't', 'and does not say that nothing is pending');
 		$node->safe_psql('postgres', "ALTER DATABASE $copy RESET cqrs.max_workers");
@@ -74,6 +86,9 @@ foreach my $copy ('copy_one', 'copy_two')
 	$node->safe_psql($copy, q{SELECT cqrs.resume('shop.pages'), cqrs.resume('shop.visits')});
 	equal_in($copy, "in $copy");
 	is($node->safe_psql($copy, q{SELECT string_agg(DISTINCT status, ' ') FROM cqrs.versions}), 'running', 'and running again');
+	is($node->safe_psql($copy, q{SELECT count(*) FROM cqrs.segments WHERE held_by::text LIKE '%version%'}), 0, 'restored segments hold nothing of any version');
+	$node->safe_psql($copy, q{SET cqrs.retention = 0; DO $$ BEGIN FOR i IN 1..3 LOOP PERFORM cqrs.drain(); COMMIT; PERFORM pg_sleep(0.1); END LOOP; END $$});
+	is($node->safe_psql($copy, q{SELECT count(*) FROM cqrs.segments}), 1, 'and are freed when retention lets go of them');
 	is($node->safe_psql($copy, q{SELECT count(*) FROM pg_stat_user_indexes WHERE schemaname LIKE 'cqrs\_pages%'}), 2, 'its indexes are there');
 	is($node->safe_psql($copy, q{SELECT has_table_privilege('reader', 'shop.pages', 'SELECT') AND obj_description('shop.pages'::regclass) = 'a comment'}), 't', 'grants and comments, too');
 	$node->safe_psql($copy, q{UPDATE shop.sale SET office = 6 - office WHERE id % 3 = 0; INSERT INTO shop.sale VALUES (2000, 3, 1);
