@@ -102,7 +102,7 @@ is($node->safe_psql('postgres', q{SELECT cqrs.wait_until_serving('later', '10 s'
 
 # A source becomes what could not have been one: its query would yield rows that nobody captures, or a crash would empty it without a trigger.
 foreach my $change (
-	[ 'gets a child', q{CREATE TABLE offspring () INHERITS (kin); INSERT INTO offspring VALUES (10, 10)}, q{ALTER TABLE offspring NO INHERIT kin} ],
+	[ 'gets an unlogged child', q{CREATE UNLOGGED TABLE offspring () INHERITS (kin); INSERT INTO offspring VALUES (10, 10)}, q{ALTER TABLE offspring NO INHERIT kin} ],
 	[ 'is made unlogged', 'ALTER TABLE kin SET UNLOGGED', 'ALTER TABLE kin SET LOGGED' ])
 {
 	my ($what, $bad, $back) = @$change;
