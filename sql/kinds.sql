@@ -187,7 +187,7 @@ SELECT * FROM look('town');
 SELECT old_row ->> 'n' AS old_n, new_row ->> 'n' AS new_n FROM cqrs.outbox WHERE source = 'person'::regclass AND new_row ->> 'id' = '33' ORDER BY position;
 DROP TRIGGER count_up ON person;
 
--- The same in a transaction larger than the buffer: what a trigger changed again is written before what it followed, and command tells so.
+-- The same in a transaction larger than the buffer: what a trigger changed again may be written before what it followed, and command tells so.
 CREATE TABLE again (id integer, v integer, filler text);
 SELECT follow('again', NULL, 'SELECT v, count(*) AS n FROM again GROUP BY v');
 CREATE FUNCTION change_again() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -200,8 +200,8 @@ INSERT INTO again SELECT i, 0, 'filler' FROM generate_series(1, 300) AS i;
 SET cqrs.buffer_size = '8kB';
 UPDATE again SET v = v + 1, filler = repeat('f', 500) WHERE id % 2 = 0;
 RESET cqrs.buffer_size;
-SELECT count(*) FILTER (WHERE by_position <> old) > 0 AS disordered, count(*) FILTER (WHERE by_command <> old) AS disordered_by_command
-FROM (SELECT old_row ->> 'v' AS old, lag(new_row ->> 'v') OVER (PARTITION BY new_row ->> 'id' ORDER BY position) AS by_position,
+SELECT count(*) AS changes, count(*) FILTER (WHERE by_command <> old) AS disordered
+FROM (SELECT old_row ->> 'v' AS old,
              lag(new_row ->> 'v') OVER (PARTITION BY new_row ->> 'id' ORDER BY last, command, position) AS by_command
       FROM (SELECT *, max(position) OVER (PARTITION BY xid) AS last FROM cqrs.outbox WHERE source = 'again'::regclass) AS o) AS c;
 SELECT * FROM look('again');
