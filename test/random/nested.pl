@@ -50,6 +50,11 @@ my @setup = (
 	q{CREATE FUNCTION spread(integer) RETURNS SETOF integer LANGUAGE sql IMMUTABLE AS 'SELECT generate_series(0, $1 % 3)'},
 	q{CREATE AGGREGATE all_bits(integer) (SFUNC = int4or, STYPE = integer)});
 
+# What has the planner choose otherwise: other ways to compute the same, and rows in other orders.
+my @planner = (
+	(map { "SET enable_$_ = off" } qw(hashjoin nestloop mergejoin seqscan sort hashagg indexscan material)), q{SET work_mem = '64kB'}, 'SET random_page_cost = 1',
+	'SET cpu_operator_cost = 1', 'SET plan_cache_mode = force_generic_plan', 'SET plan_cache_mode = force_custom_plan');
+
 # A table: its name, its columns, how ids are kept apart (not at all, or by a primary key that looks at each row or at the end of the statement), and the
 # tables of its tree, if it is partitioned or has a child.
 sub make_table
@@ -229,7 +234,7 @@ sub make_round
 	my ($number) = @_;
 	my @tables = map { make_table("t$_") } 0 .. pick(1, 2, 3);
 	my %relations = (tables => \@tables, views => []);
-	my %round = (schema => "round_$number", setup => [@setup]);
+	my %round = (schema => "round_$number", setup => [ (chance(0.5) ? some(pick(1, 2, 3), @planner) : ()), @setup ]);
 
 	foreach my $table (@tables)
 	{
