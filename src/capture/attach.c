@@ -320,7 +320,8 @@ is_below(Oid table, const CqrsSource *source)
 /*
  * tidy_table drops a table's triggers for a source; false if that has to wait.
  *
- * Asked again once the table is locked whether they have to go: it may have come back to the tree.
+ * Asked again once the table is locked whether they have to go: it may have come back to the tree.  One that left the tree of a source that is wanted may
+ * have done so where event triggers do not fire, so that nobody was told.
  */
 static bool
 tidy_table(Oid table, int32 id, int wait_ms)
@@ -330,8 +331,12 @@ tidy_table(Oid table, int32 id, int wait_ms)
 	if (IsTransactionBlock() || !cqrs_locks_try(list_make1_oid(table), AccessExclusiveLock, wait_ms, NULL))
 		return false;
 	source = cqrs_source_find(id);
-	if (source != NULL && is_wanted(source) && is_below(table, source))
-		return true;
+	if (source != NULL && is_wanted(source))
+	{
+		if (is_below(table, source))
+			return true;
+		cqrs_capture_append_alter(source);
+	}
 	return cqrs_capture_drop_triggers(table, id);
 }
 
