@@ -33,11 +33,11 @@ check-style:
 bench:
 	@bash test/run/place test/bench/run $(BENCH)
 
-# Long runs of what check runs a slice of: make fuzz SECONDS=3600 SEED=1
+# Long runs of what check runs a slice of: make fuzz SECONDS=3600 SEED=1, or of one file of it: make fuzz FILE=capture
 fuzz:
-	@bash test/run/place test/run/check --for $(or $(SECONDS),600) random
+	@bash test/run/place test/run/check --for $(or $(SECONDS),600) $(and $(FILE),--file $(FILE)) random
 soak:
-	@bash test/run/place test/run/check --for $(or $(SECONDS),600) soak
+	@bash test/run/place test/run/check --for $(or $(SECONDS),600) $(and $(FILE),--file $(FILE)) soak
 
 # What PGXS knows is made by another make where the house's targets are asked for beside it.
 REST = $(filter-out $(HOUSE),$(MAKECMDGOALS))
