@@ -208,6 +208,18 @@ SELECT (ctid::text::point)[0] AS page FROM cqrs_internal.aggregate WHERE type = 
 DO $$BEGIN FOR i IN 1..300 LOOP PERFORM cqrs.emit('Hot', 'hot', 'x'); COMMIT; END LOOP; END$$;
 SELECT version, (ctid::text::point)[0] = :page AS same_page FROM cqrs_internal.aggregate WHERE type = 'hot';
 
+-- Indexes are kept whole: the one of the key, built anew, and one that somebody else has made.
+CREATE INDEX somebodys ON cqrs_internal.aggregate (version, id);
+REINDEX TABLE CONCURRENTLY cqrs_internal.aggregate;
+SELECT count(cqrs.emit('Indexed', 'indexed', (g % 50)::text)) FROM generate_series(1, 500) AS g;
+SET enable_seqscan = off;
+SET enable_bitmapscan = off;
+SELECT count(*) FROM cqrs_internal.aggregate WHERE version = 10 AND type = 'indexed';
+SELECT count(*) FROM generate_series(0, 49) AS g, LATERAL (SELECT FROM cqrs_internal.aggregate WHERE type = 'indexed' AND id = g::text AND version = 10) AS a;
+RESET enable_seqscan;
+RESET enable_bitmapscan;
+DROP INDEX cqrs_internal.somebodys;
+
 -- A large payload comes back as it went in; so do keys in any script and numbers of any scale.
 SELECT cqrs.emit('Large', 'large', '1', jsonb_build_object('text', repeat('0123456789', 5000), 'ключ', 'значение', 'n', 1.2300, 'deep', '[[[{"a": {}}]]]'::jsonb));
 SELECT md5(payload ->> 'text') = md5(repeat('0123456789', 5000)) AS text, payload - 'text' AS rest FROM cqrs.outbox WHERE event_type = 'Large';

@@ -62,6 +62,7 @@ typedef struct Counter
 	text	   *id;
 	int64		expected;
 	Relation	rel;
+	Relation	key;			/* its primary key's index */
 	TupleTableSlot *slot;		/* of the row found */
 	ItemPointerData tid;
 	int64		version;		/* of it */
@@ -256,9 +257,8 @@ refuse_serialization(const Counter *counter)
 static bool
 look_up(Counter *counter, Snapshot snapshot)
 {
-	Relation	index = index_open(RelationGetPrimaryKeyIndex(counter->rel), AccessShareLock);
 	bool		any = IsolationIsSerializable() && IsMVCCSnapshot(snapshot);
-	IndexScanDesc scan = index_beginscan(counter->rel, index, any ? SnapshotAny : snapshot, 2, 0);
+	IndexScanDesc scan = index_beginscan(counter->rel, counter->key, any ? SnapshotAny : snapshot, 2, 0);
 	ScanKeyData keys[2];
 	bool		found;
 	bool		isnull;
@@ -275,7 +275,6 @@ look_up(Counter *counter, Snapshot snapshot)
 		counter->version = DatumGetInt64(slot_getattr(counter->slot, COL_VERSION + 1, &isnull));
 	}
 	index_endscan(scan);
-	index_close(index, AccessShareLock);
 	return found;
 }
 
@@ -330,33 +329,58 @@ make_row(const Counter *counter, int64 version)
 }
 
 /*
- * insert_entries adds the row to all indexes, to one that is being built anew as well; a new row's are false if the key may be there already.
+ * insert_key adds the row to the index of the primary key; a new row's is false if the key may be there already.
  *
  * A row that has moved has the key that it had: asking whether it is unique would be to step over all its versions.
  */
 static bool
+insert_key(const Counter *counter, TupleTableSlot *slot, bool moved)
+{
+	static IndexInfo info = {.type = T_IndexInfo};	/* of which a btree needs nothing */
+
+	StaticAssertStmt(COL_TYPE == 0 && COL_ID == 1, "the key's columns come first");
+	return index_insert(counter->key, slot->tts_values, slot->tts_isnull, &slot->tts_tid, counter->rel,
+						moved ? UNIQUE_CHECK_NO : UNIQUE_CHECK_PARTIAL, moved, &info) || moved;
+}
+
+/*
+ * insert_other adds the row to another index: one that is being built anew, or that somebody else has put there.
+ */
+static bool
+insert_other(const Counter *counter, Oid oid, TupleTableSlot *slot, bool moved)
+{
+	Relation	index = index_open(oid, RowExclusiveLock);
+	bool		unique = true;
+
+	if (index->rd_index->indisready)
+	{
+		IndexInfo  *info = BuildIndexInfo(index);
+		Datum		values[INDEX_MAX_KEYS];
+		bool		nulls[INDEX_MAX_KEYS];
+		bool		check = info->ii_Unique && !moved;
+
+		FormIndexDatum(info, slot, NULL, values, nulls);
+		unique = index_insert(index, values, nulls, &slot->tts_tid, counter->rel,
+							  check ? UNIQUE_CHECK_PARTIAL : UNIQUE_CHECK_NO, moved, info) || !check;
+	}
+	index_close(index, NoLock);
+	return unique;
+}
+
+/*
+ * insert_entries adds the row to all indexes; a new row's are false if the key may be there already.
+ */
+static bool
 insert_entries(const Counter *counter, TupleTableSlot *slot, bool moved)
 {
-	IndexUniqueCheck check = moved ? UNIQUE_CHECK_NO : UNIQUE_CHECK_PARTIAL;
 	bool		unique = true;
 	ListCell   *cell;
 
 	foreach(cell, RelationGetIndexList(counter->rel))
-	{
-		Relation	index = index_open(lfirst_oid(cell), RowExclusiveLock);
-		Datum		values[INDEX_MAX_KEYS];
-		bool		nulls[INDEX_MAX_KEYS];
-		IndexInfo  *info;
-
-		if (index->rd_index->indisready)
-		{
-			info = BuildIndexInfo(index);
-			FormIndexDatum(info, slot, NULL, values, nulls);
-			unique &= index_insert(index, values, nulls, &slot->tts_tid, counter->rel,
-								   info->ii_Unique ? check : UNIQUE_CHECK_NO, moved, info) || !info->ii_Unique;
-		}
-		index_close(index, NoLock);
-	}
+		if (lfirst_oid(cell) == RelationGetRelid(counter->key))
+			unique &= insert_key(counter, slot, moved);
+		else
+			unique &= insert_other(counter, lfirst_oid(cell), slot, moved);
 	return unique;
 }
 
@@ -486,6 +510,7 @@ static void
 open_counter(Counter *counter, LOCKMODE mode)
 {
 	counter->rel = table_open(cqrs_registry_relation(CQRS_CAT_AGGREGATE), mode);
+	counter->key = index_open(RelationGetPrimaryKeyIndex(counter->rel), mode);
 	counter->slot = table_slot_create(counter->rel, NULL);
 }
 
@@ -496,6 +521,7 @@ static void
 close_counter(Counter *counter)
 {
 	ExecDropSingleTupleTableSlot(counter->slot);
+	index_close(counter->key, NoLock);
 	table_close(counter->rel, NoLock);
 }
 

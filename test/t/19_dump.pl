@@ -44,7 +44,8 @@ $node->safe_psql('postgres', qq{
 	INSERT INTO shop.visit SELECT i, i % 7, 'page ' || i FROM generate_series(1, 99) i;
 	SELECT cqrs.create_projection('shop.visits', '$visits');
 	GRANT SELECT ON shop.pages TO reader;
-	COMMENT ON VIEW shop.pages IS 'a comment';});
+	COMMENT ON VIEW shop.pages IS 'a comment';
+	SELECT cqrs.emit('Dumped', 'aggregate', '1'), cqrs.emit('Dumped', 'aggregate', '1'), cqrs.emit('Dumped', 'aggregate', '2');});
 equal_in('postgres', 'at first');
 
 # With changes pending, and written to by the copy's own transactions before anybody looks.
@@ -75,6 +76,9 @@ foreach my $copy ('copy_one', 'copy_two')
 	is($node->safe_psql($copy, q{SELECT status || ' ' || state FROM cqrs.versions WHERE projection = 'shop.pages'::regclass}), 'paused serving', 'a paused one is paused still');
 	$node->safe_psql($copy, q{INSERT INTO shop.sale SELECT i, 1, 5 FROM generate_series(1000, 1050) i; UPDATE shop.office SET name = 'moved' WHERE id = 2; DELETE FROM shop.sale WHERE id BETWEEN 60 AND 80;
 		CREATE TABLE shop.visit_3 PARTITION OF shop.visit DEFAULT; UPDATE shop.visit SET id = id + 300 WHERE id % 4 = 0; DELETE FROM shop.visit_2 WHERE id < 110});
+	is($node->safe_psql($copy, q{SELECT cqrs.emit('Copied', 'aggregate', '1', expected_version => 2)}), 3, 'an aggregate goes on from its version');
+	is($node->safe_psql($copy, q{SELECT cqrs.erase('aggregate', '1', 'in the copy')}), 3, 'events that were restored can be erased');
+	is($node->safe_psql($copy, q{SELECT count(*) FROM cqrs.outbox WHERE aggregate_type = 'aggregate'}), 1, 'and others stay');
 	if ($copy eq 'copy_two')
 	{
 		is($node->safe_psql($copy, 'SELECT count(*), sum(position), sum(length(old_row::text)) FROM cqrs.outbox WHERE position <= (SELECT max(last_position) FROM cqrs.segments WHERE NOT held_by @> ARRAY[\'active\'])'), $outbox, 'what was in the outbox can be read');
