@@ -109,6 +109,18 @@ while (time() - $began < $seconds - 1)
 	my @strange = grep { /ERROR/ && /cache lookup|could not open|could not find|tuple concurrently|unexpected|cqrs|captur|projection|source/ } split(/\n/, $error);
 
 	$found{"$ddl: $_"}++ foreach @strange;
+	if (rand() < 0.1)
+	{
+		my (undef, undef, $passing) = $node->psql('postgres', q{
+			SET cqrs.lock_timeout = '2s';
+			SELECT cqrs.create_projection('passing', 'SELECT kind, count(*) AS parts FROM part GROUP BY kind');
+			SELECT cqrs.drain('passing');
+			SELECT 1 / count(*) FROM (VALUES (1)) v WHERE NOT EXISTS (SELECT FROM cqrs.verify('passing'));
+			SELECT cqrs.drop_projection('passing')});
+
+		$found{"create, drain, verify, drop: $_"}++
+		  foreach grep { /ERROR/ && !/joined what projection|could not lock|could not attach|deadlock detected|held by another process/ } split(/\n/, $passing);
+	}
 	next if rand() < 0.6;
 	my $name = (sort keys %queries)[ rand keys %queries ];
 	my ($failed, $answer, $why) = $node->psql('postgres', "SELECT * FROM cqrs.verify('$name') LIMIT 3");
