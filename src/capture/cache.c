@@ -349,15 +349,13 @@ fill_plan(CqrsCapturePlan *plan, const Trigger *trigger, Relation rel)
 }
 
 /*
- * cqrs_capture_plan returns what to do with changes that a trigger tells of.
+ * find_plan looks up a plan, and reads it if it is not known, or not any more.
  */
-const CqrsCapturePlan *
-cqrs_capture_plan(const Trigger *trigger, Relation rel)
+static pg_noinline void
+find_plan(const Trigger *trigger, Relation rel)
 {
 	bool		found;
 
-	if (last != NULL && last->trigger == trigger->tgoid && last->state == PLAN_READY)
-		return last;
 	if (plans == NULL)
 		make_cache();
 	last = hash_search(plans, &trigger->tgoid, HASH_ENTER, &found);
@@ -368,5 +366,15 @@ cqrs_capture_plan(const Trigger *trigger, Relation rel)
 	}
 	if (last->state != PLAN_READY)
 		fill_plan(last, trigger, rel);
+}
+
+/*
+ * cqrs_capture_plan returns what to do with changes that a trigger tells of.  Mostly it is the trigger that was asked for last.
+ */
+const CqrsCapturePlan *
+cqrs_capture_plan(const Trigger *trigger, Relation rel)
+{
+	if (last == NULL || last->trigger != trigger->tgoid || last->state != PLAN_READY)
+		find_plan(trigger, rel);
 	return last;
 }
