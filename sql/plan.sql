@@ -503,6 +503,28 @@ INSERT INTO typed SELECT 1, 1, 'sad', '(1,a)', o.t, o.v, 'c', '{1}', '{"a": 1}',
 DELETE FROM other WHERE t = 'TWO';
 :check
 
+-- What is constant in a branch, or under a grouping set, is not in all rows that a window compares, or that DISTINCT ON and LIMIT choose from.
+CREATE TABLE branch (id integer, v integer);
+CREATE TABLE twig (id integer, v integer);
+CREATE VIEW branches AS SELECT 0 AS b, id, v FROM branch UNION ALL SELECT 1, id, v FROM twig;
+SET client_min_messages = warning;
+CALL follow('branch_window', '{id, b, v}', 'SELECT id, b, v, count(*) OVER (PARTITION BY id, v) AS n FROM branches GROUP BY id, b, v');
+CALL follow('branch_first', '{b, v}', 'SELECT f.b, t.v, count(*) AS n FROM (SELECT DISTINCT ON (id) id, b FROM branches ORDER BY id, v, b) f JOIN twig t ON t.id = f.id GROUP BY 1, 2');
+CALL follow('branch_last', '{b}', 'SELECT b, count(*) AS n FROM (SELECT b FROM branches ORDER BY v DESC, id, b LIMIT 2) f GROUP BY b');
+CALL follow('branch_where', '{id}', 'SELECT id, max(n) AS n FROM (SELECT id, b, count(*) OVER (PARTITION BY id) AS n FROM branches) w WHERE b = 1 GROUP BY id');
+CALL follow('set_window', '{v, g}', 'SELECT v, grouping(v) AS g, sum(count(*)) OVER (PARTITION BY v) AS n FROM branch GROUP BY ROLLUP (v)');
+CALL follow('set_sizes', '{v, k}', 'SELECT v, count(*) OVER (PARTITION BY grouping(v)) AS k, sum(id) AS n FROM branch GROUP BY ROLLUP (v)');
+RESET client_min_messages;
+INSERT INTO branch VALUES (1, 1), (2, NULL);
+INSERT INTO twig VALUES (1, 1), (2, NULL), (2, 2);
+:fill
+INSERT INTO branch VALUES (1, 1), (1, 0), (2, 3);
+:check
+INSERT INTO twig VALUES (1, 0), (2, 9);
+:check
+DELETE FROM branch;
+:check
+
 -- Rows that come out as they were are not written again.
 CREATE TABLE kept (k integer PRIMARY KEY, v integer);
 INSERT INTO kept SELECT i, i % 3 FROM generate_series(1, 9) i;

@@ -74,6 +74,24 @@ cqrs_output_one_row(const Query *tree)
 }
 
 /*
+ * cqrs_output_mixed says why a column is of rows that are chosen or compared with others, whatever they have in it; NULL if it is not.
+ */
+const char *
+cqrs_output_mixed(Query *tree, const TargetEntry *target)
+{
+	ListCell   *cell;
+
+	if (tree->limitCount != NULL || tree->limitOffset != NULL)
+		return "is of rows that LIMIT or OFFSET chooses";
+	if (tree->hasDistinctOn && !names(tree->distinctClause, target))
+		return "is not among those that DISTINCT ON names";
+	foreach(cell, tree->hasWindowFuncs ? tree->windowClause : NIL)
+		if (!names(((WindowClause *) lfirst(cell))->partitionClause, target))
+			return "is not in the PARTITION BY of every window";
+	return NULL;
+}
+
+/*
  * cqrs_output_agrees looks through what a query makes of its rows.
  */
 CqrsAgreement
@@ -82,22 +100,12 @@ cqrs_output_agrees(Query *tree, const TargetEntry *target, const char **why)
 	CqrsAgreement result;
 	ListCell   *cell;
 
-	*why = NULL;
-	if (tree->limitCount != NULL || tree->limitOffset != NULL)
-		*why = "is of rows that LIMIT or OFFSET chooses";
-	else if (cqrs_output_one_row(tree))
+	*why = cqrs_output_mixed(tree, target);
+	if (*why == NULL && cqrs_output_one_row(tree))
 		*why = "is of the one row of an aggregate";
-	else if (tree->hasDistinctOn && !names(tree->distinctClause, target))
-		*why = "is not among those that DISTINCT ON names";
 	result = Max(keep(tree, tree->groupClause, target), keep(tree, tree->distinctClause, target));
 	foreach(cell, tree->hasWindowFuncs ? tree->windowClause : NIL)
-	{
-		List	   *partition = ((WindowClause *) lfirst(cell))->partitionClause;
-
-		if (!names(partition, target))
-			*why = "is not in the PARTITION BY of every window";
-		result = Max(result, keep(tree, partition, target));
-	}
+		result = Max(result, keep(tree, ((WindowClause *) lfirst(cell))->partitionClause, target));
 	if (*why == NULL && result == CQRS_STRAYS)
 		*why = "depends on how equal values of a group look";
 	return *why == NULL ? result : CQRS_STRAYS;

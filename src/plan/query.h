@@ -150,6 +150,9 @@ typedef enum CqrsAgreement
 	CQRS_STRAYS					/* nothing is known */
 } CqrsAgreement;
 
+/* Why a row can change another one that differs from it in a column: LIMIT, DISTINCT ON or a window; NULL if it cannot. */
+extern const char *cqrs_output_mixed(Query *tree, const TargetEntry *target);
+
 /* That of a column that depends on the columns read alone; if it strays, 'why' in words that follow the column's name. */
 extern CqrsAgreement cqrs_output_agrees(Query *tree, const TargetEntry *target, const char **why);
 

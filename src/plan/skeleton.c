@@ -572,6 +572,15 @@ null_when_absent(Node *expression, Relids relations)
 }
 
 /*
+ * depends_on_choices tells whether an expression may be another constant where other branches or another grouping set are chosen.
+ */
+static bool
+depends_on_choices(Node *expression)
+{
+	return contain_vars_of_level(expression, 0) || contain_agg_clause(expression);
+}
+
+/*
  * make_output works out one column of a query.
  */
 static Output *
@@ -584,6 +593,7 @@ make_output(Level *level, TargetEntry *target, Relids relations)
 	{
 		output->expression = (Node *) makeNullConst(exprType((Node *) target->expr), exprTypmod((Node *) target->expr),
 													exprCollation((Node *) target->expr));
+		output->why = cqrs_output_mixed(tree, target);
 		return output;
 	}
 	*output = rewrite(level, (Node *) target->expr, NIL);
@@ -593,6 +603,8 @@ make_output(Level *level, TargetEntry *target, Relids relations)
 		if (output->why == NULL && tree->groupingSets != NIL && !list_member_int(level->set, target->ressortgroupref))
 			output->why = "is an expression over grouping sets";
 	}
+	else if (output->why == NULL && depends_on_choices((Node *) target->expr))
+		output->why = cqrs_output_mixed(tree, target);
 	if (output->why == NULL && level->nullable && !null_when_absent(output->expression, relations))
 		output->why = "is an expression on the nullable side of an outer join";
 	return output;
