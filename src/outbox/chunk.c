@@ -73,6 +73,7 @@ cqrs_chunk_open(CqrsChunkWriter *writer)
 		elog(ERROR, "outbox segment \"%s\" has %d columns", RelationGetRelationName(writer->heap),
 			 RelationGetDescr(writer->heap)->natts);
 	open_indexes(writer);
+	writer->last = 0;
 	writer->large = false;
 	return true;
 }
@@ -83,7 +84,7 @@ cqrs_chunk_open(CqrsChunkWriter *writer)
 void
 cqrs_chunk_close(CqrsChunkWriter *writer)
 {
-	cqrs_segment_written(writer->heap, writer->large);
+	cqrs_segment_written(writer->heap, writer->last, writer->large);
 	for (int i = 0; i < writer->nindexes; i++)
 		index_close(writer->indexes[i], NoLock);
 	pfree(writer->indexes);
@@ -228,5 +229,6 @@ cqrs_chunk_write(CqrsChunkWriter *writer, const CqrsDraft *draft, const char *bu
 	insert_row(writer, &tuple);
 	if (large)
 		pfree(tuple.t_data);
+	writer->last = Max(writer->last, ItemPointerGetBlockNumber(&tuple.t_self));
 	writer->large |= large;
 }

@@ -72,8 +72,11 @@ extern bool cqrs_segment_there(void);
  */
 extern Relation cqrs_segment_open_active(Oid *sequence);
 
-/* Rows were written to it; was any change larger than a page?  At pre-commit, if it is full, turn over to the next; at the end forget that it was. */
-extern void cqrs_segment_written(Relation heap, bool large);
+/*
+ * Rows were written to it, up to that page; was any change larger than a page?  At pre-commit, if it is full, turn over to the next; at the end forget that
+ * it was.
+ */
+extern void cqrs_segment_written(Relation heap, BlockNumber last, bool large);
 extern void cqrs_segment_turn_over(void);
 extern void cqrs_segment_forget(void);
 
@@ -199,6 +202,7 @@ typedef struct CqrsChunkWriter
 	Relation   *indexes;
 	int			nindexes;
 	struct ResultRelInfo *others;	/* the indexes again, if some are not ours */
+	BlockNumber last;			/* page that was written to; small rows may go to pages before it that have room */
 	bool		large;			/* some row did not fit into a page */
 } CqrsChunkWriter;
 

@@ -38,7 +38,7 @@ oldest_open(void)
 	int32		number = CQRS_SEGMENT_ANY;
 	ListCell   *cell;
 
-	foreach(cell, cqrs_segment_list())
+	foreach(cell, cqrs_segment_unconsumed())
 	{
 		CqrsSegment *segment = lfirst(cell);
 
@@ -91,10 +91,10 @@ seal(CqrsSegment *segment)
 }
 
 /*
- * lock_out makes sure that nobody reads or writes a segment, and that nobody says it needs it; false if somebody does.
+ * forbid makes sure that nobody says he needs a segment, nor begins to; false if somebody does.
  */
 static bool
-lock_out(const CqrsSegment *segment)
+forbid(const CqrsSegment *segment)
 {
 	ListCell   *cell;
 
@@ -109,7 +109,16 @@ lock_out(const CqrsSegment *segment)
 		if (!cqrs_segment_forbid(number))
 			return false;
 	}
-	return ConditionalLockRelationOid(segment->relation, AccessExclusiveLock);
+	return true;
+}
+
+/*
+ * lock_out makes sure that nobody reads or writes a segment, either; false if somebody does.
+ */
+static bool
+lock_out(const CqrsSegment *segment)
+{
+	return forbid(segment) && ConditionalLockRelationOid(segment->relation, AccessExclusiveLock);
 }
 
 /*
@@ -181,26 +190,43 @@ release(CqrsSegment *segment, bool by_force)
 }
 
 /*
+ * consume notes that no version needs a sealed segment any more: it is not looked at again for a window.  False if one does, or may; 'held' tells of the first.
+ *
+ * Who needs it without our seeing it is looked for first, since his checkpoint may be committed in between.
+ */
+static bool
+consume(CqrsSegment *segment, const CqrsNeeds *needs, bool *held)
+{
+	CqrsNeeds	now;
+
+	if (cqrs_needs_holders(segment, needs) != NIL)
+	{
+		*held = true;
+		return false;
+	}
+	if (!forbid(segment))
+		return false;
+	cqrs_needs_read(&now);
+	if (cqrs_needs_holders(segment, &now) != NIL)
+		return false;
+	segment->consumed_at = cqrs_clock_now();
+	cqrs_segment_update(segment);
+	return true;
+}
+
+/*
  * look_after does what is to be done for one closed segment now, and notes in the result what is left.
  */
 static void
 look_after(CqrsSegment *segment, const CqrsNeeds *needs, CqrsUpkeep *result)
 {
 	TimestampTz until;
+	bool		held = false;
 
-	if (!segment->sealed && !seal(segment))
+	if ((!segment->sealed && !seal(segment)) || (segment->consumed_at == 0 && !consume(segment, needs, &held)))
 	{
-		result->busy = true;
-		return;
-	}
-	if (segment->consumed_at == 0 && cqrs_needs_holders(segment, needs) == NIL)
-	{
-		segment->consumed_at = cqrs_clock_now();
-		cqrs_segment_update(segment);
-	}
-	if (segment->consumed_at == 0)
-	{
-		result->held = true;
+		result->held |= held;
+		result->busy |= !held;
 		return;
 	}
 	until = cqrs_needs_retained_until(segment);

@@ -79,6 +79,8 @@ cqrs_outbox_concerns(const CqrsSegment *segment, const CqrsSnapshot *checkpoint,
 
 /*
  * cqrs_outbox_segments lists the segments that can hold chunks of a window, oldest first.
+ *
+ * One that is consumed holds nothing that a checkpoint has not seen: none that there was then, and later ones have seen more.
  */
 List *
 cqrs_outbox_segments(const CqrsSnapshot *checkpoint, FullTransactionId upto)
@@ -86,7 +88,7 @@ cqrs_outbox_segments(const CqrsSnapshot *checkpoint, FullTransactionId upto)
 	List	   *segments = NIL;
 	ListCell   *cell;
 
-	foreach(cell, cqrs_segment_list())
+	foreach(cell, checkpoint ? cqrs_segment_unconsumed() : cqrs_segment_list())
 		if (cqrs_outbox_concerns(lfirst(cell), checkpoint, upto))
 			segments = lappend(segments, lfirst(cell));
 	return segments;

@@ -259,15 +259,14 @@ cqrs_segment_over(int64 bytes, int percent)
 }
 
 /*
- * cqrs_segment_written notes how full the segment is that a transaction has just written to.
+ * cqrs_segment_written notes how full the segment is that a transaction has just written to: up to which page.
  *
- * The rows went to the block that the server would try first for another one.  Changes larger than a page are in the table for large values.
+ * Changes larger than a page are in the table for large values.
  */
 void
-cqrs_segment_written(Relation heap, bool large)
+cqrs_segment_written(Relation heap, BlockNumber last, bool large)
 {
-	BlockNumber block = RelationGetTargetBlock(heap);
-	int64		bytes = block == InvalidBlockNumber ? 0 : ((int64) block + 1) * BLCKSZ;
+	int64		bytes = ((int64) last + 1) * BLCKSZ;
 
 	if (large && OidIsValid(heap->rd_rel->reltoastrelid))
 	{

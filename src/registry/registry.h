@@ -272,6 +272,7 @@ extern void cqrs_shape_insert(CqrsShape *shape);	/* sets its id */
 /* ---- segments ---- */
 /* Opened ones, oldest first; spares; the active one, NULL if there is none of ours. */
 extern List *cqrs_segment_list(void);
+extern List *cqrs_segment_unconsumed(void); /* those of them that a version may need, or a writer write to */
 extern List *cqrs_segment_spares(void);
 extern CqrsSegment *cqrs_segment_active(void);
 

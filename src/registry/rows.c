@@ -59,6 +59,17 @@ cqrs_rows_key_oid(CqrsRowScan *scan, AttrNumber attnum, Oid value)
 }
 
 /*
+ * cqrs_rows_key_null asks for rows whose column is null.
+ */
+void
+cqrs_rows_key_null(CqrsRowScan *scan, AttrNumber attnum)
+{
+	Assert(scan->nkeys < (int) lengthof(scan->keys));
+	ScanKeyEntryInitialize(&scan->keys[scan->nkeys++], SK_ISNULL | SK_SEARCHNULL, attnum, InvalidStrategy, InvalidOid,
+						   InvalidOid, InvalidOid, (Datum) 0);
+}
+
+/*
  * index_of finds a scan's index, by name in the schema of its table.
  */
 static Oid

@@ -95,19 +95,29 @@ by_relation(Oid relation)
 }
 
 /*
- * list_segments returns the opened ones, or the spares, by number.
+ * of_kind returns the opened ones, or the spares, among segments.
  */
 static List *
-list_segments(bool opened)
+of_kind(List *segments, bool opened)
 {
-	CqrsRowScan scan = {.catalog = CQRS_CAT_SEGMENT, .index = "segment_pkey"};
 	List	   *result = NIL;
 	ListCell   *cell;
 
-	foreach(cell, cqrs_rows_read(&scan, read_segment))
+	foreach(cell, segments)
 		if ((((CqrsSegment *) lfirst(cell))->opened_at != 0) == opened)
 			result = lappend(result, lfirst(cell));
 	return result;
+}
+
+/*
+ * all_segments returns all there are, by number.
+ */
+static List *
+all_segments(void)
+{
+	CqrsRowScan scan = {.catalog = CQRS_CAT_SEGMENT, .index = "segment_pkey"};
+
+	return cqrs_rows_read(&scan, read_segment);
 }
 
 /*
@@ -116,7 +126,36 @@ list_segments(bool opened)
 List *
 cqrs_segment_list(void)
 {
-	return list_segments(true);
+	return of_kind(all_segments(), true);
+}
+
+/*
+ * compare_numbers orders segments.
+ */
+static int
+compare_numbers(const ListCell *left, const ListCell *right)
+{
+	int32		l = ((const CqrsSegment *) lfirst(left))->number;
+	int32		r = ((const CqrsSegment *) lfirst(right))->number;
+
+	return l < r ? -1 : l > r;
+}
+
+/*
+ * cqrs_segment_unconsumed returns those of them that are not consumed, oldest first.
+ *
+ * What only retention keeps is not even read: a batch costs the same however much that is.
+ */
+List *
+cqrs_segment_unconsumed(void)
+{
+	CqrsRowScan scan = {.catalog = CQRS_CAT_SEGMENT, .index = "segment_consumed"};
+	List	   *segments;
+
+	cqrs_rows_key_null(&scan, COL_CONSUMED_AT + 1);
+	segments = of_kind(cqrs_rows_read(&scan, read_segment), true);
+	list_sort(segments, compare_numbers);
+	return segments;
 }
 
 /*
@@ -125,7 +164,7 @@ cqrs_segment_list(void)
 List *
 cqrs_segment_spares(void)
 {
-	return list_segments(false);
+	return of_kind(all_segments(), false);
 }
 
 /*
@@ -136,7 +175,7 @@ cqrs_segment_active(void)
 {
 	ListCell   *cell;
 
-	foreach(cell, cqrs_segment_list())
+	foreach(cell, cqrs_segment_unconsumed())
 	{
 		CqrsSegment *segment = lfirst(cell);
 
