@@ -316,6 +316,26 @@ CREATE TABLE u (name text, id integer);
 SELECT cqrs.capture('u');
 INSERT INTO u VALUES ('new', 1);
 SELECT kind, source, new_row FROM cqrs.outbox;
+-- Made again in the transaction that has captured something, it knows nothing of that, and what would come to lie beside it is refused.
+BEGIN;
+INSERT INTO u VALUES ('old', 2);
+DROP EXTENSION cqrs CASCADE;
+CREATE EXTENSION cqrs;
+COMMIT;
+CREATE TABLE v (at date);
+SELECT cqrs.capture('v');
+INSERT INTO v VALUES ('2026-02-03');
+SELECT kind, source, new_row FROM cqrs.outbox;
+BEGIN;
+INSERT INTO v VALUES ('2026-02-04');
+SAVEPOINT before;
+DROP EXTENSION cqrs CASCADE;
+CREATE EXTENSION cqrs;
+SELECT cqrs.capture('v');
+INSERT INTO v VALUES ('2026-02-05');
+ROLLBACK TO before;
+COMMIT;
+SELECT kind, source, new_row FROM cqrs.outbox;
 \c :"here"
 DROP DATABASE cqrs_capture_test;
 

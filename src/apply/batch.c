@@ -368,6 +368,20 @@ is_detaching(const CqrsVersion *version)
 }
 
 /*
+ * is_suspended tells whether the capture of what the version reads is suspended.
+ */
+static bool
+is_suspended(const CqrsVersion *version)
+{
+	ListCell   *cell;
+
+	foreach(cell, cqrs_version_source_list(version->id))
+		if (!cqrs_source_get(((CqrsVersionSource *) lfirst(cell))->source)->attached)
+			return true;
+	return false;
+}
+
+/*
  * apply_window does the batch's work once its locks are held.
  *
  * Where a source is not captured the version is stale: not only this batch is a full evaluation, but the first one, too, that finds
@@ -383,6 +397,7 @@ apply_window(CqrsVersion *version, CqrsBatch *batch)
 
 	batch->full = is_detaching(version);	/* before it, too: what ends the detaching is in the window then */
 	batch->snapshot = cqrs_apply_snapshot();
+	captured = captured && !is_suspended(version);	/* after it: it may see what was changed since capture was suspended */
 	if (!run_window(version, checkpoint, batch, captured, &window))
 	{
 		UnregisterSnapshot(batch->snapshot);

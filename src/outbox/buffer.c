@@ -45,6 +45,7 @@ static struct
 	MemoryContext context;		/* of all below */
 	MemoryContext images;		/* of values fetched, until they are in their image */
 	MemoryContext writing;		/* of writing chunks, until done */
+	Oid			outbox;			/* what it is for: the list of segments, as OIDs go */
 	char	   *data;			/* the arena */
 	Size		used;
 	Size		size;
@@ -120,6 +121,24 @@ reserve(Size record)
 }
 
 /*
+ * check_outbox raises if what is in the buffer is for an outbox that was dropped since, and another made.  'outbox' is the one there is.
+ *
+ * Ids begin anew with it: of the two kinds of changes none could be told from the other.
+ */
+static void
+check_outbox(Oid outbox)
+{
+	if (buffer.nmarks == 0)
+		buffer.outbox = outbox;
+	if (buffer.outbox != outbox)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("cannot capture a change in this transaction any more"),
+				 errdetail("It captured changes before it dropped the extension cqrs and created it again."),
+				 errhint("Commit after DROP EXTENSION.")));
+}
+
+/*
  * enter_level returns the mark of the current nesting level.
  *
  * Levels are the server's own: the library may be loaded, and a first change captured, within a savepoint.
@@ -129,6 +148,7 @@ enter_level(void)
 {
 	int			level = GetCurrentTransactionNestLevel();
 
+	check_outbox(cqrs_segment_outbox());
 	if (buffer.nmarks == 0 || buffer.marks[buffer.nmarks - 1].level < level)
 	{
 		buffer.marks = grow_array(buffer.marks, buffer.nmarks, &buffer.max_marks, sizeof(Mark));
@@ -321,7 +341,7 @@ write_own(CqrsChunkWriter *writer, Mark *own)
 /*
  * write_out writes the current level's changes to the active segment and takes them from the arena.
  *
- * If the extension was dropped in this transaction, triggers and all, there is nowhere to write and nobody to read.
+ * If the extension was dropped in this transaction, triggers and all, there is nowhere to write and nobody to read, even if it was created again.
  */
 static void
 write_out(void)
@@ -330,7 +350,7 @@ write_out(void)
 	MemoryContext caller = MemoryContextSwitchTo(buffer.writing);
 	CqrsChunkWriter writer;
 
-	if (cqrs_chunk_open(&writer))
+	if (buffer.outbox == cqrs_segment_outbox() && cqrs_chunk_open(&writer))
 	{
 		seal_outer(&writer);
 		write_own(&writer, own);

@@ -63,6 +63,9 @@ enum
 
 /* ---- segment.c: the segment that is written to ---- */
 
+/* Which outbox there is; cheap. */
+extern Oid	cqrs_segment_outbox(void);
+
 /* Is there one?  If not, nothing is to be written before pre-commit.  True also if there is nothing to write for: the extension is gone. */
 extern bool cqrs_segment_there(void);
 

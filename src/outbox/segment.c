@@ -87,6 +87,15 @@ find_active(void)
 }
 
 /*
+ * cqrs_segment_outbox returns the list of segments, which tells one creation of the extension from another; InvalidOid if it is gone.
+ */
+Oid
+cqrs_segment_outbox(void)
+{
+	return active.valid || find_active() ? active.segments : InvalidOid;
+}
+
+/*
  * cqrs_segment_there tells whether there is a segment to write to, or at least nobody to write one for.
  *
  * A restored outbox has none of ours until somebody commits: until then changes stay in memory, for who opens the first holds up all others.
