@@ -47,7 +47,7 @@ sub literal
 	return "NULL::$type_names{$type}" if $nullable && chance(0.15);
 	return pick(0, 1, 2) if $type =~ /[is]/;
 	return pick(0, 1, 2) . '::bigint' if $type eq 'l';
-	return pick(qw(0.0 0.00 1.0 1.00 1.5 1.5 -2.25 'NaN' 'Infinity')) . '::numeric' if $type =~ /[nm]/;
+	return pick(qw(0.0 0.00 1.0 1.00 1.5 1.5 (-2.25) 'NaN' 'Infinity')) . '::numeric' if $type =~ /[nm]/;
 	return q{'} . pick('', 'x', 'X', 'y', 'xy') . q{'::text} if $type eq 't';
 	return q{('} . pick('x', 'X', 'y', 'Y') . q{'::text COLLATE folded)} if $type eq 'c';
 	return pick('true', 'false') if $type eq 'o';
@@ -177,8 +177,25 @@ sub document
 	my ($g, $scope, $depth) = @_;
 	my ($x, $y) = (expression($g, $scope, 'i', $depth), expression($g, $scope, 't', $depth));
 
+	my $row = whole_row($scope);
+
 	tag($g, 'jsonb');
+	if ($row && chance(0.3))
+	{
+		tag($g, 'whole row');
+		return "to_jsonb($row)";
+	}
 	return pick("jsonb_build_object('n', $x, 'name', $y)", "jsonb_build_array($x, $y)", "to_jsonb($y)");
+}
+
+# A relation whose rows can be looked at as a whole, or undef.
+sub whole_row
+{
+	my ($scope) = @_;
+	my $relation = (pick(@{ $scope->{columns} }) // {})->{of} // '';
+
+	return if $relation !~ /^r\d+$/ || grep { ($_->{of} // '') eq $relation && $_->{type} =~ /[mcf]/ } @{ $scope->{columns} };
+	return $relation;
 }
 
 sub real
@@ -205,7 +222,11 @@ sub predicate
 		return '(' . predicate($g, $scope, $depth - 1) . ' OR ' . predicate($g, $scope, $depth - 1) . ')';
 	}
 	return 'NOT (' . predicate($g, $scope, $depth - 1) . ')' if $kind == 1 && $depth > 0;
-	return pick("$x IS NULL", "$x IS NOT NULL") if $kind == 2;
+	if ($kind == 2)
+	{
+		$x = $column->{of} if $depth > 0 && ($column->{of} // '') =~ /^r\d+$/ && chance(0.3);
+		return pick("$x IS NULL", "$x IS NOT NULL");
+	}
 	return special_condition($g, $scope, $column) // "$x IS NOT NULL" if $kind <= 4;
 	if ($kind <= 7)
 	{
@@ -667,7 +688,7 @@ sub merged_join
 		my %new;
 
 		push @kept, grep { my $key = $_; !grep { $_ == $key } @kept } @{ $item->{key} // [] };
-		$new{ $_->{sql} } = { %$_, sql => "$alias." . new_name($g, 'c'), of => $alias } foreach @kept;
+		$new{ $_->{sql} } = { %$_, sql => "$alias." . new_name($g, 'c'), of => "side $alias" } foreach @kept;
 		push @sides, {
 			text => "(SELECT $column->{sql} AS $name, " . join(', ', map { "$_->{sql} AS " . $new{ $_->{sql} }{sql} =~ s/.*\.//r } @kept)
 			  . " FROM $item->{text}) AS $alias",
@@ -980,7 +1001,7 @@ sub total_order
 {
 	my (@columns) = @_;
 
-	return join(', ', map { $_->{type} eq 'n' ? ($_->{sql}, "$_->{sql}\::text") : $_->{sql} } @columns);
+	return join(', ', map { $_->{type} eq 'n' ? ($_->{sql}, "($_->{sql})::text") : $_->{sql} } @columns);
 }
 
 # A select with window functions, partitioned by its key more often than not.

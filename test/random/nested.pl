@@ -32,7 +32,7 @@ my @constructs = (
 	'ANY', 'ALL', 'scalar subquery', 'ARRAY subquery', 'LATERAL', 'function in FROM', 'VALUES', 'aggregate with FILTER', 'aggregate with ORDER BY',
 	'aggregate with DISTINCT', 'aggregate without GROUP BY', 'WITHIN GROUP', 'user-defined aggregate', 'grouping sets', 'group by primary key', 'HAVING',
 	'window', 'window over the key', 'recursion', 'DISTINCT ON', 'LIMIT', 'immutable function', 'domain', 'collation', 'array', 'jsonb', 'partitioned source',
-	'inherited source', 'CTE of a subquery', 'set-returning function in the select list', 'tables and inner joins only');
+	'inherited source', 'CTE of a subquery', 'set-returning function in the select list', 'tables and inner joins only', 'whole row');
 my %seen = (rounds => 0, queries => 0, windows => 0, keys => 0, full => 0);
 my %by_construct;
 
