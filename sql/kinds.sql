@@ -271,6 +271,24 @@ INSERT INTO seat (id, name) VALUES (4, 'no city');
 SELECT captured FROM look('city');
 SELECT count(*) FROM cqrs.verify('city_model');
 SELECT * FROM city_model ORDER BY name;
+-- A column that the parent drops or adds is in images from then on as the parent has it, though a grandchild, whose own it became, is left as it is.
+CREATE TABLE root (id integer);
+CREATE TABLE middle () INHERITS (root);
+CREATE TABLE bottom () INHERITS (middle);
+SELECT cqrs.capture('root');
+SELECT coalesce(max(position), 0) AS before FROM cqrs.outbox \gset
+ALTER TABLE root ADD COLUMN x integer;
+INSERT INTO bottom VALUES (1, 1);
+ALTER TABLE middle NO INHERIT root;
+ALTER TABLE middle INHERIT root;
+INSERT INTO bottom VALUES (2, 2);
+ALTER TABLE root DROP COLUMN x;
+INSERT INTO bottom VALUES (3, 3);
+SET client_min_messages = warning;
+ALTER TABLE root ADD COLUMN x integer;
+RESET client_min_messages;
+INSERT INTO bottom VALUES (4, 4);
+SELECT kind, new_row FROM cqrs.outbox WHERE position > :before ORDER BY position;
 
 -- Transactions of all kinds: they capture what they write, and those that may not write are not hindered.
 CREATE TABLE noted (id integer PRIMARY KEY, what text);

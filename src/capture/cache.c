@@ -32,7 +32,8 @@ static CqrsCapturePlan *last = NULL;	/* the one asked for last */
 static int	shape_level = 0;	/* the deepest nesting level whose rollback takes a shape with it; 0 if none does */
 
 /*
- * forget_relation is called when a relation changes, or with 0 when any may have: it marks plans of its triggers.
+ * forget_relation is called when a relation changes, or with 0 when any may have: it marks plans of its triggers, and of those below it.  A column that the
+ * root drops or adds may leave a table of its tree as it is, which has it for its own.
  */
 static void
 forget_relation(Datum arg, Oid relation)
@@ -42,7 +43,7 @@ forget_relation(Datum arg, Oid relation)
 
 	hash_seq_init(&status, plans);
 	while ((plan = hash_seq_search(&status)) != NULL)
-		if (plan->relation == relation || !OidIsValid(relation))
+		if (plan->relation == relation || plan->root == relation || !OidIsValid(relation))
 			plan->state = PLAN_STALE;
 }
 
@@ -333,13 +334,17 @@ fill_plan(CqrsCapturePlan *plan, const Trigger *trigger, Relation rel)
 
 	empty_plan(plan);
 	plan->relation = RelationGetRelid(rel);
+	plan->root = InvalidOid;
 	plan->state = PLAN_FILLING;
 	source = source_of(trigger, rel);
 	if (source != NULL)
 	{
-		const CqrsShape *shape = cqrs_capture_shape(source);
-		MemoryContext caller = MemoryContextSwitchTo(context);
+		const CqrsShape *shape;
+		MemoryContext caller;
 
+		plan->root = source->relation;
+		shape = cqrs_capture_shape(source);
+		caller = MemoryContextSwitchTo(context);
 		lay_out(plan, source, shape, rel);
 		plan->captures = true;
 		MemoryContextSwitchTo(caller);
@@ -362,6 +367,7 @@ find_plan(const Trigger *trigger, Relation rel)
 	if (!found)
 	{
 		last->captures = false;
+		last->root = InvalidOid;
 		last->state = PLAN_STALE;
 	}
 	if (last->state != PLAN_READY)

@@ -42,6 +42,7 @@ typedef struct CqrsCapturePlan
 {
 	Oid			trigger;		/* hash key: one is of one source and one table */
 	Oid			relation;		/* the table */
+	Oid			root;			/* of the source's tree; InvalidOid if nothing is attached here */
 	int			state;			/* private to cache.c */
 	bool		captures;		/* false: nothing, no source is attached here */
 	CqrsImaging imaging;

@@ -197,7 +197,7 @@ sub triggers
 
 	foreach my $leaf (@{ $table->{leaves} })
 	{
-		push @result, trigger($table, $leaf, "AFTER INSERT OR UPDATE OR DELETE ON $leaf FOR EACH ROW EXECUTE FUNCTION fuzz.log_change('$name', 'more', 'gone')") unless $moves;
+		push @result, trigger($table, $leaf, "AFTER INSERT OR UPDATE OR DELETE ON $leaf FOR EACH ROW EXECUTE FUNCTION fuzz.log_change('$name'" . ($leaf eq $name ? '' : q{, 'child'}) . ')') unless $moves;
 		push @result, trigger($table, $leaf, "AFTER TRUNCATE ON $leaf EXECUTE FUNCTION fuzz.log_change('$name')");
 		push @result, "CREATE TRIGGER stamp BEFORE INSERT OR UPDATE ON $leaf FOR EACH ROW EXECUTE FUNCTION fuzz.stamp()" if $table->{stamped} && !$moves;
 	}

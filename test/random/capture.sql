@@ -31,15 +31,25 @@ CREATE FUNCTION fuzz.belongs(part oid, root oid) RETURNS boolean LANGUAGE sql AS
 WITH RECURSIVE above AS (SELECT part AS relation UNION SELECT inhparent FROM pg_inherits JOIN above ON inhrelid = above.relation)
 SELECT root IN (TABLE above)$$;
 
--- Arguments: the label of the source, then columns that are not the source's.
+-- The columns of a row that are named; all if that is null.
+CREATE FUNCTION fuzz.only(image jsonb, columns text[]) RETURNS jsonb LANGUAGE sql IMMUTABLE AS $$
+SELECT CASE WHEN columns IS NULL OR image IS NULL THEN image
+            ELSE coalesce((SELECT jsonb_object_agg(key, value) FROM jsonb_each(image) WHERE key = ANY (columns)), '{}') END$$;
+
+-- Arguments: the label of the source, and whether the table is a child of it, which may have columns of its own; a column that its parent dropped while they were
+-- apart is one.
 CREATE FUNCTION fuzz.log_change() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
     root oid := (SELECT relation FROM fuzz.root WHERE label = TG_ARGV[0]);
+    names text[];
 BEGIN
     IF root = TG_RELID OR fuzz.belongs(TG_RELID, root) THEN
+        IF TG_NARGS > 1 THEN
+            EXECUTE format('SELECT akeys(hstore(NULL::%s))', root::regclass) INTO names;
+        END IF;
         INSERT INTO fuzz.log (xid, label, kind, old_row, new_row) VALUES (pg_current_xact_id(), TG_ARGV[0], lower(TG_OP),
-            CASE WHEN TG_OP IN ('UPDATE', 'DELETE') THEN hstore_to_jsonb(hstore(old)) - TG_ARGV[1:] END,
-            CASE WHEN TG_OP IN ('INSERT', 'UPDATE') THEN hstore_to_jsonb(hstore(new)) - TG_ARGV[1:] END);
+            CASE WHEN TG_OP IN ('UPDATE', 'DELETE') THEN fuzz.only(hstore_to_jsonb(hstore(old)), names) END,
+            CASE WHEN TG_OP IN ('INSERT', 'UPDATE') THEN fuzz.only(hstore_to_jsonb(hstore(new)), names) END);
     END IF;
     RETURN NULL;
 END$$;
@@ -132,11 +142,6 @@ BEGIN
     END;
     EXECUTE format('ALTER TABLE %s %s', relation, what);
 END$$;
-
--- The columns of a row that are named; all if that is null.
-CREATE FUNCTION fuzz.only(image jsonb, columns text[]) RETURNS jsonb LANGUAGE sql IMMUTABLE AS $$
-SELECT CASE WHEN columns IS NULL OR image IS NULL THEN image
-            ELSE coalesce((SELECT jsonb_object_agg(key, value) FROM jsonb_each(image) WHERE key = ANY (columns)), '{}') END$$;
 
 -- A row as it is shown.
 CREATE FUNCTION fuzz.brief(image jsonb) RETURNS text LANGUAGE sql AS $$
