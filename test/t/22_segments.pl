@@ -125,7 +125,8 @@ $run = load(5, '-R', 1500);
 $size = greatest(5);
 $run->finish;
 cmp_ok($size, '<', 4000, "the maximum bounds the outbox ($size kB)");
-is($node->safe_psql('postgres', q{SELECT DISTINCT projection || ' ' || reason FROM cqrs.history WHERE event = 'stale'}), 'kinds the outbox exceeded cqrs.max_outbox_size', 'the one that held it back is stale');
+# On a busy machine another may have been as far behind.
+like($node->safe_psql('postgres', q{SELECT DISTINCT projection || ' ' || reason FROM cqrs.history WHERE event = 'stale'}), qr/^kinds the outbox exceeded cqrs.max_outbox_size$/m, 'the one that held it back is stale');
 like(slurp_file($node->logfile), qr/WARNING: .*version 1 of projection "public.kinds" is stale: the outbox exceeded/, 'the log says so');
 $node->safe_psql('postgres', q{SELECT cqrs.resume('kinds'); ALTER SYSTEM RESET cqrs.max_outbox_size; SELECT pg_reload_conf()});
 all_equal('after that');
