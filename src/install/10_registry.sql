@@ -91,6 +91,7 @@ COMMENT ON TABLE cqrs_internal.checkpoint IS 'up to which snapshot each version 
 
 CREATE TABLE cqrs_internal.segment (
     number            integer NOT NULL,
+    oldest            integer NOT NULL,
     relation          regclass NOT NULL,
     opened_at         timestamptz,
     closed_at         timestamptz,
@@ -107,8 +108,6 @@ CREATE TABLE cqrs_internal.segment (
     CONSTRAINT segment_pkey PRIMARY KEY (number),
     CONSTRAINT segment_relation_key UNIQUE (relation)
 );
-CREATE INDEX segment_consumed ON cqrs_internal.segment (consumed_at);
-COMMENT ON INDEX cqrs_internal.segment_consumed IS 'finds the segments that are still needed among those that are retained';
 COMMENT ON TABLE cqrs_internal.segment IS
 'tables that hold the outbox, oldest first, and whose transactions they speak of; the one opened last is written to, one not opened waits for its turn';
 

@@ -191,6 +191,8 @@ open_next(CqrsSegment *closing)
 	adopt(opened);
 	next.number = next_number(opened, spares);
 	next.opened_at = cqrs_clock_now();
+	opened = cqrs_segment_unconsumed();
+	next.oldest = opened != NIL ? ((CqrsSegment *) linitial(opened))->number : next.number;
 	if (spares == NIL)
 	{
 		next.relation = cqrs_segment_table_create(next.number);

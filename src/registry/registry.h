@@ -131,6 +131,7 @@ typedef struct CqrsShape
 typedef struct CqrsSegment
 {
 	int32		number;			/* in the order of opening; a spare has the one of its last turn */
+	int32		oldest;			/* number of the oldest one that was not consumed when it was opened */
 	Oid			relation;
 	TimestampTz opened_at;		/* 0: a spare */
 	TimestampTz closed_at;		/* 0: the active one */

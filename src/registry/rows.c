@@ -59,14 +59,13 @@ cqrs_rows_key_oid(CqrsRowScan *scan, AttrNumber attnum, Oid value)
 }
 
 /*
- * cqrs_rows_key_null asks for rows whose column is null.
+ * cqrs_rows_key_int4_from asks for rows whose integer column is no less than the value.
  */
 void
-cqrs_rows_key_null(CqrsRowScan *scan, AttrNumber attnum)
+cqrs_rows_key_int4_from(CqrsRowScan *scan, AttrNumber attnum, int32 value)
 {
 	Assert(scan->nkeys < (int) lengthof(scan->keys));
-	ScanKeyEntryInitialize(&scan->keys[scan->nkeys++], SK_ISNULL | SK_SEARCHNULL, attnum, InvalidStrategy, InvalidOid,
-						   InvalidOid, InvalidOid, (Datum) 0);
+	ScanKeyInit(&scan->keys[scan->nkeys++], attnum, BTGreaterEqualStrategyNumber, F_INT4GE, Int32GetDatum(value));
 }
 
 /*

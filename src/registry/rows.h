@@ -29,7 +29,7 @@ typedef struct CqrsRowScan
 extern void cqrs_rows_key_int4(CqrsRowScan *scan, AttrNumber attnum, int32 value);
 extern void cqrs_rows_key_int8(CqrsRowScan *scan, AttrNumber attnum, int64 value);
 extern void cqrs_rows_key_oid(CqrsRowScan *scan, AttrNumber attnum, Oid value);
-extern void cqrs_rows_key_null(CqrsRowScan *scan, AttrNumber attnum);	/* is null */
+extern void cqrs_rows_key_int4_from(CqrsRowScan *scan, AttrNumber attnum, int32 value);	/* not less */
 
 extern List *cqrs_rows_read(const CqrsRowScan *scan, CqrsRowReader reader);
 extern void *cqrs_rows_read_one(const CqrsRowScan *scan, CqrsRowReader reader);	/* NULL if none */

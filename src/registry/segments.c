@@ -18,8 +18,8 @@
 
 enum
 {
-	COL_NUMBER, COL_RELATION, COL_OPENED_AT, COL_CLOSED_AT, COL_CONSUMED_AT, COL_FIRST_XID, COL_LAST_XID, COL_FIRST_POSITION,
-	COL_LAST_POSITION, COL_CHANGES, COL_BYTES, COL_SYSTEM, COL_DATABASE, COL_REGISTRY, COL_COUNT
+	COL_NUMBER, COL_OLDEST, COL_RELATION, COL_OPENED_AT, COL_CLOSED_AT, COL_CONSUMED_AT, COL_FIRST_XID, COL_LAST_XID,
+	COL_FIRST_POSITION, COL_LAST_POSITION, COL_CHANGES, COL_BYTES, COL_SYSTEM, COL_DATABASE, COL_REGISTRY, COL_COUNT
 };
 
 /*
@@ -31,6 +31,7 @@ read_segment(const Datum *values, const bool *nulls)
 	CqrsSegment *segment = palloc0(sizeof(CqrsSegment));
 
 	segment->number = DatumGetInt32(values[COL_NUMBER]);
+	segment->oldest = DatumGetInt32(values[COL_OLDEST]);
 	segment->relation = DatumGetObjectId(values[COL_RELATION]);
 	segment->opened_at = nulls[COL_OPENED_AT] ? 0 : DatumGetTimestampTz(values[COL_OPENED_AT]);
 	segment->closed_at = nulls[COL_CLOSED_AT] ? 0 : DatumGetTimestampTz(values[COL_CLOSED_AT]);
@@ -61,6 +62,7 @@ form_segment(const CqrsSegment *segment, Datum *values, bool *nulls)
 
 	memset(nulls, 0, sizeof(bool) * COL_COUNT);
 	values[COL_NUMBER] = Int32GetDatum(segment->number);
+	values[COL_OLDEST] = Int32GetDatum(segment->oldest);
 	values[COL_RELATION] = ObjectIdGetDatum(segment->relation);
 	values[COL_OPENED_AT] = TimestampTzGetDatum(segment->opened_at);
 	values[COL_CLOSED_AT] = TimestampTzGetDatum(segment->closed_at);
@@ -130,31 +132,26 @@ cqrs_segment_list(void)
 }
 
 /*
- * compare_numbers orders segments.
- */
-static int
-compare_numbers(const ListCell *left, const ListCell *right)
-{
-	int32		l = ((const CqrsSegment *) lfirst(left))->number;
-	int32		r = ((const CqrsSegment *) lfirst(right))->number;
-
-	return l < r ? -1 : l > r;
-}
-
-/*
  * cqrs_segment_unconsumed returns those of them that are not consumed, oldest first.
  *
- * What only retention keeps is not even read: a batch costs the same however much that is.
+ * What only retention keeps is not read, so a batch costs the same however much that is; nor, while a dump holds an old xmin, are the dead rows of all
+ * that were freed since: the last row says where to begin, and who is consumed stays so.
  */
 List *
 cqrs_segment_unconsumed(void)
 {
-	CqrsRowScan scan = {.catalog = CQRS_CAT_SEGMENT, .index = "segment_consumed"};
-	List	   *segments;
+	CqrsRowScan all = {.catalog = CQRS_CAT_SEGMENT, .index = "segment_pkey"};
+	CqrsSegment *last = cqrs_rows_read_last(&all, read_segment);
+	CqrsRowScan recent = all;
+	List	   *segments = NIL;
+	ListCell   *cell;
 
-	cqrs_rows_key_null(&scan, COL_CONSUMED_AT + 1);
-	segments = of_kind(cqrs_rows_read(&scan, read_segment), true);
-	list_sort(segments, compare_numbers);
+	if (last == NULL)
+		return NIL;
+	cqrs_rows_key_int4_from(&recent, COL_NUMBER + 1, last->oldest);
+	foreach(cell, of_kind(cqrs_rows_read(&recent, read_segment), true))
+		if (((CqrsSegment *) lfirst(cell))->consumed_at == 0)
+			segments = lappend(segments, lfirst(cell));
 	return segments;
 }
 
