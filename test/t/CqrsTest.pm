@@ -23,7 +23,7 @@ sub new_server
 	my ($name, @settings) = @_;
 	my $node = PostgreSQL::Test::Cluster->new($name);
 
-	$node->init;
+	$node->init(extra => [ '-E', 'UTF8' ]);
 	$node->append_conf('postgresql.conf', <<'CONF');
 shared_preload_libraries = 'cqrs'
 max_prepared_transactions = 50
