@@ -220,6 +220,24 @@ INSERT INTO other VALUES (3, 'captured');
 DELETE FROM item WHERE id % 30 = 1;
 SELECT cqrs.drain() > 0 AS drained;
 SELECT differences();
+-- Where all transactions are prepared, somebody has to do the same: who prepares one, when it is done with it.
+CALL settle();
+SELECT count(*) AS before FROM held \gset
+SET client_min_messages = error;
+SELECT 'BEGIN',
+       format('INSERT INTO item SELECT -i, i %% 5, repeat(''large '', 20) FROM generate_series(%s, %s) AS i', n * 1000, n * 1000 + 999),
+       'PREPARE TRANSACTION ''cqrs_segments''',
+       'COMMIT PREPARED ''cqrs_segments'''
+FROM generate_series(100, 111) AS n \gexec
+RESET client_min_messages;
+SELECT count(*) - :before > 2 AS opened, sum(bytes) < 1.3 * 1024 * 1024 AS bounded FROM cqrs.segments;
+SELECT relation, attached FROM cqrs_internal.source ORDER BY 1;
+BEGIN;
+SELECT cqrs.emit('Refused', 'item', '2', jsonb_build_object('filler', repeat('large ', 40000)));
+PREPARE TRANSACTION 'cqrs_segments';
+ROLLBACK PREPARED 'cqrs_segments';
+SELECT cqrs.drain() >= 0 AS drained;
+SELECT differences();
 -- So is a table that is captured for itself.
 CREATE TABLE whole (id integer, filler text);
 SELECT cqrs.capture('whole');

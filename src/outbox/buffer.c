@@ -559,7 +559,6 @@ forget(void)
 	buffer.disordered = false;
 	buffer.late = false;
 	buffer.wrote = false;
-	cqrs_segment_forget();
 }
 
 /*
@@ -588,18 +587,20 @@ end_transaction(XactEvent event, void *arg)
 		case XACT_EVENT_PRE_PREPARE:
 			if (buffer.used > 0)
 				write_out();
-			if (event == XACT_EVENT_PRE_COMMIT && buffer.wrote)
+			if (event == XACT_EVENT_PRE_COMMIT)
 				cqrs_segment_turn_over();
+			else
+				cqrs_segment_check_events();
 			buffer.late = true;
 			break;
 		case XACT_EVENT_COMMIT:
 			if (buffer.wrote)
 				cqrs_shared_wake_worker();
-			forget();
-			break;
+			/* FALLTHROUGH */
 		case XACT_EVENT_PREPARE:
 		case XACT_EVENT_ABORT:
 			forget();
+			cqrs_segment_forget(event == XACT_EVENT_PREPARE);
 			break;
 		default:
 			break;

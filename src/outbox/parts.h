@@ -81,7 +81,10 @@ extern Relation cqrs_segment_open_active(Oid *sequence);
  */
 extern void cqrs_segment_written(Relation heap, BlockNumber last, bool large);
 extern void cqrs_segment_turn_over(void);
-extern void cqrs_segment_forget(void);
+extern void cqrs_segment_forget(bool prepared);
+
+/* Before it is prepared: its events must not be lost if the outbox is full. */
+extern void cqrs_segment_check_events(void);
 
 /* This transaction holds an event: if the outbox is full, it has to fail. */
 extern void cqrs_segment_note_event(void);

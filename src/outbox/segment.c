@@ -11,6 +11,7 @@
 #include "postgres.h"
 
 #include "access/table.h"
+#include "access/xact.h"
 #include "base/attempt.h"
 #include "base/clock.h"
 #include "base/locks.h"
@@ -304,13 +305,14 @@ cqrs_segment_note_event(void)
 }
 
 /*
- * cqrs_segment_forget forgets, at the end of a transaction, what it has found full.
+ * cqrs_segment_forget forgets, at the end of a transaction, what it has found full; of one that is prepared the session's next transaction is to know.
  */
 void
-cqrs_segment_forget(void)
+cqrs_segment_forget(bool prepared)
 {
-	full.heap = InvalidOid;
 	full.events = false;
+	if (!prepared)
+		full.heap = InvalidOid;
 }
 
 /*
@@ -391,10 +393,47 @@ refuse_event(void)
 }
 
 /*
+ * is_due tells whether a segment that was found full is to be closed by who has found it so: no worker will do so soon.
+ */
+static bool
+is_due(bool worker)
+{
+	return !(worker && full.bytes < LATE * cqrs_segment_limit());
+}
+
+/*
+ * is_beyond tells whether nobody but a worker may open another segment.
+ */
+static bool
+is_beyond(bool worker)
+{
+	return cqrs_segment_over(cqrs_segment_total() + cqrs_segment_limit(), worker ? LATE * 100 : 100);
+}
+
+/*
+ * cqrs_segment_check_events refuses the events of a transaction that is about to be prepared, if capture would have to be suspended.
+ *
+ * Errors: 53400.
+ */
+void
+cqrs_segment_check_events(void)
+{
+	bool		worker;
+
+	if (!full.events || !OidIsValid(full.heap))
+		return;
+	worker = cqrs_shared_worker_runs();
+	if (is_due(worker) && is_beyond(worker))
+		refuse_event();
+}
+
+/*
  * cqrs_segment_turn_over closes, at pre-commit, a segment that this transaction has found full, and opens the next.
  *
  * It does nothing if a worker will do so soon, or another session is at it.  Past cqrs.max_outbox_size nobody but a worker may open one: then capture is
  * suspended; and past twice that size also if there is a worker, which must be busy with something that takes long.
+ *
+ * A transaction that is prepared does neither, for others would wait for it.  It is made up for by the session's next one, mostly its COMMIT PREPARED.
  *
  * Errors: 53400 if the transaction holds events and capture would have to be suspended.
  */
@@ -408,7 +447,7 @@ cqrs_segment_turn_over(void)
 	if (!OidIsValid(full.heap))
 		return;
 	worker = cqrs_shared_worker_runs();
-	if ((worker && full.bytes < LATE * cqrs_segment_limit()) || !cqrs_segment_lock(true))
+	if (!is_due(worker) || XactReadOnly || !cqrs_registry_exists() || !cqrs_segment_lock(true))
 		return;
 	turn.segment = cqrs_segment_active();
 	if (turn.segment == NULL || turn.segment->relation != full.heap)
@@ -416,7 +455,7 @@ cqrs_segment_turn_over(void)
 		cqrs_segment_unlock();	/* somebody was quicker */
 		return;
 	}
-	turn.suspend = cqrs_segment_over(cqrs_segment_total() + cqrs_segment_limit(), worker ? LATE * 100 : 100);
+	turn.suspend = is_beyond(worker);
 	if (turn.suspend && full.events)
 		refuse_event();
 	error = cqrs_attempt(turn_over, &turn, true);
