@@ -233,7 +233,7 @@ RESET client_min_messages;
 SELECT count(*) - :before > 2 AS opened, sum(bytes) < 1.3 * 1024 * 1024 AS bounded FROM cqrs.segments;
 SELECT relation, attached FROM cqrs_internal.source ORDER BY 1;
 BEGIN;
-SELECT cqrs.emit('Refused', 'item', '2', jsonb_build_object('filler', repeat('large ', 40000)));
+SELECT cqrs.emit('Refused', 'item', '2', jsonb_build_object('filler', repeat('large ', 60000)));
 PREPARE TRANSACTION 'cqrs_segments';
 ROLLBACK PREPARED 'cqrs_segments';
 SELECT cqrs.drain() >= 0 AS drained;

@@ -152,7 +152,7 @@ ok(until_true($node, q{WITH w AS (INSERT INTO kind VALUES (101, 'x') ON CONFLICT
 # Without a worker writers open segments, and drain frees them.
 $node->safe_psql('postgres', 'ALTER DATABASE postgres SET cqrs.max_workers = 0');
 until_true($node, q{SELECT count(*) = 0 FROM cqrs.workers WHERE role = 'worker'}, 20);
-$run = load(3);
+$run = load(3, '-R', 1500);
 my $began = time();
 my $greatest = 0;
 while (time() - $began < 3)

@@ -104,7 +104,7 @@ my @chinook_hard = (
 	[ 'UPDATE track SET album_id = CASE album_id WHEN 10 THEN 11 ELSE 10 END WHERE album_id IN (10, 11)', 'UPDATE album SET artist_id = 277 - artist_id WHERE artist_id BETWEEN 2 AND 275' ],
 	[ 'TRUNCATE playlist_track', 'INSERT INTO playlist_track SELECT 1 + track_id % 18, track_id FROM track WHERE track_id % 3 = 0' ],
 	[ q{DELETE FROM invoice_line WHERE track_id IN (SELECT track_id FROM track WHERE genre_id = 1) AND invoice_id <> 98} ],
-	[ q{INSERT INTO invoice_line SELECT 900000 + track_id, 200 + track_id % 100, track_id, 0.99, 2 FROM track WHERE genre_id = 1 AND track_id % 5 = 0} ],
+	[ q{INSERT INTO invoice_line SELECT 900000 + track_id, 200 + track_id % 100, track_id, 0.99, 2 FROM track JOIN invoice ON invoice_id = 200 + track_id % 100 WHERE genre_id = 1 AND track_id % 5 = 0} ],
 	[ 'UPDATE track SET genre_id = NULL WHERE genre_id = 3', 'UPDATE invoice SET total = 20 WHERE customer_id = 15' ],
 	[ q{UPDATE invoice SET billing_country = upper(billing_country) WHERE invoice_id % 2 = 0 AND invoice_id <> 98} ],
 	[ 'DELETE FROM playlist_track', 'DELETE FROM playlist', q{INSERT INTO playlist VALUES (7, 'again')}, 'INSERT INTO playlist_track SELECT 7, track_id FROM track WHERE album_id < 30' ],
@@ -127,7 +127,7 @@ sub read_models
 	return ($first, @models);
 }
 
-# The transactions of a window, in the words of psql.
+# The transactions of a window, in the words of psql.  One that a constraint refuses, since rows it needs are gone by now, is rolled back.
 sub window_script
 {
 	my ($changes, $hard, $late, $window) = @_;
@@ -139,7 +139,7 @@ sub window_script
 	$script .= 'BEGIN; ' . join('; ', @$late) . "; PREPARE TRANSACTION 'late';\n" if $window == LATE_FROM;
 	$script .= 'BEGIN; ' . join('; ', @$_) . '; ' . (chance(0.9) ? 'COMMIT' : 'ROLLBACK') . ";\n" foreach @transactions;
 	$script .= "COMMIT PREPARED 'late';\n" if $window == LATE_UNTIL;
-	return $script;
+	return "\\set ON_ERROR_STOP off\n$script\\set ON_ERROR_STOP on\n";
 }
 
 # A read model equals its query, at one snapshot, both ways.
@@ -166,7 +166,7 @@ sub test_shop
 	foreach my $window (1 .. WINDOWS)
 	{
 		my $script = window_script($changes, $hard, $late, $window);
-		my $found = $node->safe_psql($database, "$script SELECT cqrs.drain() > 0;\n$compare");
+		my $found = $node->safe_psql($database, "${script}SELECT cqrs.drain() > 0;\n$compare");
 
 		is($found, 't', "$database: read models equal their queries after window $window") or diag("seed $seed\n$script");
 	}
