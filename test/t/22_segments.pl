@@ -76,7 +76,7 @@ ok($node->safe_psql('postgres', "SELECT cqrs.wait_until_serving('$_')") eq 't', 
 $node->safe_psql('postgres', q{SELECT cqrs.capture('item'); SELECT cqrs.capture('kind')});
 
 # With a worker: flat, however much goes through it.
-my $run = load(3);
+my $run = load(3, '-R', 1500);
 my $size = greatest(3);
 $run->finish;
 my $segments = opened();
@@ -89,7 +89,7 @@ cmp_ok($node->safe_psql('postgres', q{SELECT count(*) FROM cqrs_internal.segment
 # A dump, or whoever reads a segment, keeps that one, and nothing else; what is freed later, is freed without another commit.
 my $reader = $node->background_psql('postgres');
 $reader->query_safe(q{BEGIN; SELECT count(*) FROM } . $node->safe_psql('postgres', 'SELECT relation FROM cqrs_internal.segment WHERE opened_at IS NOT NULL ORDER BY number LIMIT 1'));
-$run = load(2);
+$run = load(2, '-R', 1500);
 $size = greatest(2);
 $run->finish;
 cmp_ok($size, '<', 4000, "a reader keeps what it reads, and nothing else ($size kB)");
@@ -101,7 +101,7 @@ $reader->quit;
 # A long transaction with an id, and a snapshot, that writes nothing: it holds nothing, and batches cost no more for it.
 $reader = $node->background_psql('postgres');
 $reader->query_safe('BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT pg_current_xact_id(); SELECT count(*) FROM item');
-$run = load(2);
+$run = load(2, '-R', 1500);
 $size = greatest(2);
 $run->finish;
 all_equal('beside a long transaction');
