@@ -147,6 +147,35 @@ cqrs_spi_datum(uint64 row, int column, bool *isnull)
 }
 
 /*
+ * cqrs_spi_collect runs a query as the system and returns what 'read' makes of its rows, in the caller's memory.
+ *
+ * The rest goes on as whoever asks: names are found, and shown, as he would write them.
+ */
+List *
+cqrs_spi_collect(const char *query, void *(*read) (uint64 row, MemoryContext caller))
+{
+	MemoryContext caller = CurrentMemoryContext;
+	CqrsIdentity identity;
+	List	   *found = NIL;
+	uint64		count;
+
+	cqrs_identity_enter_system(&identity);
+	cqrs_spi_connect();
+	count = cqrs_spi_run(query);
+	for (uint64 row = 0; row < count; row++)
+	{
+		void	   *made = read(row, caller);
+		MemoryContext spi = MemoryContextSwitchTo(caller);
+
+		found = lappend(found, made);
+		MemoryContextSwitchTo(spi);
+	}
+	cqrs_spi_finish();
+	cqrs_identity_leave(&identity);
+	return found;
+}
+
+/*
  * cqrs_spi_prepare plans a statement; with 'keep' it outlives the nesting, until cqrs_spi_free.
  */
 CqrsStatement *

@@ -55,6 +55,9 @@ extern char *cqrs_spi_text(uint64 row, int column, MemoryContext context);
 /* The same as a Datum, valid until the nesting ends (by-reference values are SPI's). */
 extern Datum cqrs_spi_datum(uint64 row, int column, bool *isnull);
 
+/* Run a query as the system, in a nesting of its own; returns what 'read' makes of its rows, with memory of the caller's. */
+extern List *cqrs_spi_collect(const char *query, void *(*read) (uint64 row, MemoryContext caller));
+
 /* Prepare 'sql' and, if 'keep', let it outlive the nesting. */
 extern CqrsStatement *cqrs_spi_prepare(const char *sql, int nargs, Oid *types, bool keep);
 extern void cqrs_spi_free(CqrsStatement *statement);

@@ -56,35 +56,6 @@ check_called_by_event(FunctionCallInfo fcinfo)
 	return cqrs_registry_exists();
 }
 
-/*
- * rows_of runs a query about an event, as the system, and returns what 'read' makes of its rows, in the caller's memory.
- *
- * The rest goes on as whoever runs the DDL: names are found, and shown, as he would write them.
- */
-static List *
-rows_of(const char *query, void *(*read) (uint64 row, MemoryContext caller))
-{
-	MemoryContext caller = CurrentMemoryContext;
-	CqrsIdentity identity;
-	List	   *found = NIL;
-	uint64		count;
-
-	cqrs_identity_enter_system(&identity);
-	cqrs_spi_connect();
-	count = cqrs_spi_run(query);
-	for (uint64 row = 0; row < count; row++)
-	{
-		void	   *made = read(row, caller);
-		MemoryContext spi = MemoryContextSwitchTo(caller);
-
-		found = lappend(found, made);
-		MemoryContextSwitchTo(spi);
-	}
-	cqrs_spi_finish();
-	cqrs_identity_leave(&identity);
-	return found;
-}
-
 /* ---- telling ---- */
 
 /*
@@ -465,9 +436,9 @@ cqrs_follow_tables(PG_FUNCTION_ARGS)
 
 	if (!check_called_by_event(fcinfo) || is_alone(((EventTriggerData *) fcinfo->context)->parsetree))
 		PG_RETURN_NULL();
-	foreach(cell, rows_of("SELECT c.command FROM pg_catalog.pg_event_trigger_ddl_commands() c "
-						  "WHERE c.classid IN ('pg_catalog.pg_class'::regclass, 'pg_catalog.pg_trigger'::regclass)",
-						  read_command))
+	foreach(cell, cqrs_spi_collect("SELECT c.command FROM pg_catalog.pg_event_trigger_ddl_commands() c "
+								   "WHERE c.classid IN ('pg_catalog.pg_class'::regclass, 'pg_catalog.pg_trigger'::regclass)",
+								   read_command))
 		follow_command(lfirst(cell));
 	PG_RETURN_NULL();
 }
@@ -564,9 +535,9 @@ cqrs_follow_drop(PG_FUNCTION_ARGS)
 
 	if (!check_called_by_event(fcinfo))
 		PG_RETURN_NULL();
-	foreach(cell, rows_of("SELECT o.address_names[3], o.address_names[1], o.address_names[2] "
-						  "FROM pg_catalog.pg_event_trigger_dropped_objects() o "
-						  "WHERE o.classid = 'pg_catalog.pg_trigger'::regclass", read_dropped))
+	foreach(cell, cqrs_spi_collect("SELECT o.address_names[3], o.address_names[1], o.address_names[2] "
+								   "FROM pg_catalog.pg_event_trigger_dropped_objects() o "
+								   "WHERE o.classid = 'pg_catalog.pg_trigger'::regclass", read_dropped))
 	{
 		Dropped    *dropped = lfirst(cell);
 		CqrsSource *source = cqrs_source_find(cqrs_capture_source_named(dropped->name));

@@ -90,29 +90,21 @@ cqrs_guard_table(PG_FUNCTION_ARGS)
 }
 
 /*
+ * read_text reads a row's first column.
+ */
+static void *
+read_text(uint64 row, MemoryContext caller)
+{
+	return cqrs_spi_text(row, 1, caller);
+}
+
+/*
  * texts_of runs a query as the system and returns its first column: List of char *.
  */
 static List *
 texts_of(const char *query)
 {
-	MemoryContext context = CurrentMemoryContext;
-	CqrsIdentity saved;
-	List	   *found = NIL;
-	uint64		count;
-
-	cqrs_identity_enter_system(&saved);
-	cqrs_spi_connect();
-	count = cqrs_spi_run(query);
-	for (uint64 row = 0; row < count; row++)
-	{
-		MemoryContext spi = MemoryContextSwitchTo(context);
-
-		found = lappend(found, cqrs_spi_text(row, 1, context));
-		MemoryContextSwitchTo(spi);
-	}
-	cqrs_spi_finish();
-	cqrs_identity_leave(&saved);
-	return found;
+	return cqrs_spi_collect(query, read_text);
 }
 
 /*
