@@ -33,6 +33,8 @@ CREATE TABLE cqrs_internal.version (
     indexes    text[] NOT NULL,
     settings   text[] NOT NULL,
     created_at timestamptz NOT NULL,
+    state_since  timestamptz NOT NULL,
+    status_since timestamptz NOT NULL,
     CONSTRAINT version_pkey PRIMARY KEY (id),
     CONSTRAINT version_projection_key UNIQUE (projection, number)
 );
@@ -121,6 +123,7 @@ CREATE TABLE cqrs_internal.history (
     event      text NOT NULL,
     from_state text,
     to_state   text,
+    lasted     interval,
     reason     text,
     source     text,
     changes    bigint,

@@ -41,16 +41,18 @@ CREATE EVENT TRIGGER cqrs_follow_definition ON ddl_command_end
 COMMENT ON EVENT TRIGGER cqrs_follow_definition IS 'has read models follow what their queries are made of';
 
 CREATE FUNCTION cqrs.create_projection(
-    name text, query text, key name[] DEFAULT NULL, indexes text[] DEFAULT '{}',
-    max_lag interval DEFAULT NULL, description text DEFAULT NULL) RETURNS integer
+    name text, query text DEFAULT NULL, key name[] DEFAULT NULL, columns text DEFAULT NULL, handlers jsonb DEFAULT NULL,
+    seed text DEFAULT NULL, indexes text[] DEFAULT '{}', row_filter text DEFAULT NULL, max_lag interval DEFAULT NULL,
+    on_error text DEFAULT 'park', description text DEFAULT NULL) RETURNS integer
     LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'cqrs_create_projection';
-COMMENT ON FUNCTION cqrs.create_projection(text, text, name[], text[], interval, text)
+COMMENT ON FUNCTION cqrs.create_projection(text, text, name[], text, jsonb, text, text[], text, interval, text, text)
     IS 'creates a read model of a query, to be built and kept up to date; returns its version, 1';
 
 CREATE FUNCTION cqrs.alter_projection(
-    projection regclass, max_lag interval DEFAULT NULL, description text DEFAULT NULL) RETURNS void
+    projection regclass, max_lag interval DEFAULT NULL, on_error text DEFAULT NULL, row_filter text DEFAULT NULL,
+    description text DEFAULT NULL) RETURNS void
     LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'cqrs_alter_projection';
-COMMENT ON FUNCTION cqrs.alter_projection(regclass, interval, text)
+COMMENT ON FUNCTION cqrs.alter_projection(regclass, interval, text, text, text)
     IS 'changes a projection''s freshness objective or description; NULL leaves as is';
 
 CREATE FUNCTION cqrs.drop_projection(projection regclass, cascade boolean DEFAULT false) RETURNS void

@@ -127,7 +127,7 @@ SELECT pid, datname, role, projection, version, phase, since FROM cqrs_internal.
 COMMENT ON VIEW cqrs.workers IS 'the processes of cqrs on this server; none where the library is not preloaded';
 
 CREATE VIEW cqrs.history AS
-SELECT h.at, h.actor, coalesce(c.oid::pg_catalog.regclass::text, h.name) AS projection, h.version, h.event, h.from_state, h.to_state,
+SELECT h.at, h.actor, coalesce(c.oid::pg_catalog.regclass::text, h.name) AS projection, h.version, h.event, h.from_state, h.to_state, h.lasted,
        CASE WHEN pg_catalog.pg_has_role('pg_read_all_data', 'USAGE') OR pg_catalog.pg_has_role(c.relowner, 'USAGE')
                  OR h.actor = SESSION_USER
             THEN h.reason END AS reason,

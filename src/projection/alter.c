@@ -15,7 +15,7 @@
 #include "catalog/pg_namespace.h"
 #include "fmgr.h"
 #include "miscadmin.h"
-#include "registry/registry.h"
+#include "projection/parts.h"
 #include "shared/shared.h"
 #include "storage/lmgr.h"
 #include "tcop/utility.h"
@@ -29,12 +29,12 @@ PG_FUNCTION_INFO_V1(cqrs_resume);
 PG_FUNCTION_INFO_V1(cqrs_drop_projection);
 
 /*
- * open_for_change returns the projection that the first argument names, locked, for its owner; 'command' names the function for errors.
+ * cqrs_projection_open returns the projection that the first argument names, locked, for its owner; 'command' names the function for errors.
  *
  * Read twice: what it is may change while the lock is waited for.
  */
-static CqrsProjection *
-open_for_change(Oid view, const char *command)
+CqrsProjection *
+cqrs_projection_open(Oid view, const char *command)
 {
 	CqrsProjection *projection;
 
@@ -47,11 +47,12 @@ open_for_change(Oid view, const char *command)
 }
 
 /*
- * cqrs.alter_projection(projection regclass, max_lag interval DEFAULT NULL, description text DEFAULT NULL) RETURNS void
+ * cqrs.alter_projection(projection regclass, max_lag interval DEFAULT NULL, on_error text DEFAULT NULL, row_filter text DEFAULT NULL,
+ *						 description text DEFAULT NULL) RETURNS void
  *
  * Changes what is given; NULL leaves as is.
  *
- * Errors: 42809 not a projection, 42501 not its owner, 22023 an objective that is not more than zero.
+ * Errors: 42809 not a projection, 42501 not its owner, 22023 an objective that is not more than zero, 0A000 on_error or row_filter given.
  */
 Datum
 cqrs_alter_projection(PG_FUNCTION_ARGS)
@@ -60,11 +61,15 @@ cqrs_alter_projection(PG_FUNCTION_ARGS)
 
 	if (PG_ARGISNULL(0))
 		cqrs_arguments_refuse_null("projection");
-	projection = open_for_change(PG_GETARG_OID(0), "cqrs.alter_projection()");
+	projection = cqrs_projection_open(PG_GETARG_OID(0), "cqrs.alter_projection()");
 	if (!PG_ARGISNULL(1))
 		projection->max_lag = cqrs_arguments_positive(PG_GETARG_INTERVAL_P(1), "max_lag");
 	if (!PG_ARGISNULL(2))
-		projection->description = text_to_cstring(PG_GETARG_TEXT_PP(2));
+		cqrs_projection_refuse_argument("on_error");
+	if (!PG_ARGISNULL(3))
+		cqrs_projection_refuse_argument("row_filter");
+	if (!PG_ARGISNULL(4))
+		projection->description = text_to_cstring(PG_GETARG_TEXT_PP(4));
 	cqrs_projection_update(projection);
 	cqrs_history_insert(projection->id, projection->view, 0, "altered", NULL, NULL, NULL);
 	PG_RETURN_VOID();
@@ -80,7 +85,7 @@ cqrs_alter_projection(PG_FUNCTION_ARGS)
 Datum
 cqrs_pause(PG_FUNCTION_ARGS)
 {
-	CqrsProjection *projection = open_for_change(PG_GETARG_OID(0), "cqrs.pause()");
+	CqrsProjection *projection = cqrs_projection_open(PG_GETARG_OID(0), "cqrs.pause()");
 
 	if (projection->paused)
 		PG_RETURN_VOID();
@@ -122,7 +127,7 @@ restart_version(int32 id)
 Datum
 cqrs_resume(PG_FUNCTION_ARGS)
 {
-	CqrsProjection *projection = open_for_change(PG_GETARG_OID(0), "cqrs.resume()");
+	CqrsProjection *projection = cqrs_projection_open(PG_GETARG_OID(0), "cqrs.resume()");
 	ListCell   *cell;
 
 	projection->paused = false;
@@ -184,7 +189,7 @@ Datum
 cqrs_drop_projection(PG_FUNCTION_ARGS)
 {
 	Oid			view = PG_GETARG_OID(0);
-	CqrsProjection *projection = open_for_change(view, "cqrs.drop_projection()");
+	CqrsProjection *projection = cqrs_projection_open(view, "cqrs.drop_projection()");
 	List	   *versions = cqrs_version_list(projection->id);
 	ListCell   *cell;
 

@@ -30,7 +30,7 @@
 enum
 {
 	HISTORY_ID, HISTORY_AT, HISTORY_ACTOR, HISTORY_PROJECTION, HISTORY_NAME, HISTORY_VERSION, HISTORY_EVENT, HISTORY_FROM,
-	HISTORY_TO, HISTORY_REASON, HISTORY_SOURCE, HISTORY_CHANGES, HISTORY_COUNT
+	HISTORY_TO, HISTORY_LASTED, HISTORY_REASON, HISTORY_SOURCE, HISTORY_CHANGES, HISTORY_COUNT
 };
 
 static const char *const catalog_names[CQRS_CAT_COUNT] = {
@@ -185,6 +185,31 @@ insert_history(Datum *values, bool *nulls, const char *event, const char *reason
 }
 
 /*
+ * lasted tells how long the state or status that a version leaves has lasted, as its row still says; null of anything else.
+ */
+static Datum
+lasted(int32 projection, int32 number, const char *from, TimestampTz now, bool *isnull)
+{
+	ListCell   *cell;
+
+	*isnull = true;
+	if (number == 0 || from == NULL)
+		return (Datum) 0;
+	foreach(cell, cqrs_version_list(projection))
+	{
+		CqrsVersion *version = lfirst(cell);
+		bool		state = strcmp(from, cqrs_state_name(version->state)) == 0;
+
+		if (version->number != number || (!state && strcmp(from, cqrs_status_name(version->status)) != 0))
+			continue;
+		*isnull = false;
+		return DirectFunctionCall2(timestamp_mi, TimestampTzGetDatum(now),
+								   TimestampTzGetDatum(state ? version->state_since : version->status_since));
+	}
+	return (Datum) 0;
+}
+
+/*
  * cqrs_history_insert records what happened to a projection.
  */
 void
@@ -202,6 +227,7 @@ cqrs_history_insert(int32 projection, Oid view, int32 version_number, const char
 	nulls[HISTORY_VERSION] = version_number == 0;
 	values[HISTORY_FROM] = cqrs_rows_text(from_state, &nulls[HISTORY_FROM]);
 	values[HISTORY_TO] = cqrs_rows_text(to_state, &nulls[HISTORY_TO]);
+	values[HISTORY_LASTED] = lasted(projection, version_number, from_state, cqrs_clock_now(), &nulls[HISTORY_LASTED]);
 	insert_history(values, nulls, event, reason);
 }
 

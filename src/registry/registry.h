@@ -82,6 +82,8 @@ typedef struct CqrsVersion
 	List	   *indexes;		/* List of char *, as given by the user */
 	List	   *settings;		/* List of String nodes: name, value, name, value … as recorded at creation */
 	TimestampTz created_at;
+	TimestampTz state_since;	/* kept by insert and update, as the next */
+	TimestampTz status_since;
 } CqrsVersion;
 
 /* A checkpoint with the identity of the cluster and database that it speaks of. */
@@ -197,8 +199,8 @@ extern void cqrs_projection_check_owner(const CqrsProjection *projection);
 extern CqrsVersion *cqrs_version_get(int32 id, bool missing_ok);
 extern List *cqrs_version_list(int32 projection);	/* of one projection, or of all with 0; by id; retired ones too */
 extern CqrsVersion *cqrs_version_serving(int32 projection); /* the serving one, else the newest building one, else NULL */
-extern void cqrs_version_insert(const CqrsVersion *version);
-extern void cqrs_version_update(const CqrsVersion *version);
+extern void cqrs_version_insert(CqrsVersion *version);
+extern void cqrs_version_update(CqrsVersion *version);
 extern void cqrs_version_delete(int32 id);	/* with its sources and checkpoints */
 
 /* Make a version that runs or fails stale, recorded with a reason; a halted one stays so. */
@@ -300,7 +302,10 @@ extern List *cqrs_segment_needed_by(int32 number);
 
 /* ---- history ---- */
 
-/* Records an event of a projection's life.  Strings may be NULL. */
+/*
+ * Records an event of a projection's life.  Strings may be NULL.  Of a version's change of state or status it is recorded, too, how long what it leaves
+ * has lasted: its row is to be updated after this.
+ */
 extern void cqrs_history_insert(int32 projection, Oid view, int32 version_number, const char *event,
 								const char *from_state, const char *to_state, const char *reason);
 

@@ -5,6 +5,7 @@
 #include "postgres.h"
 
 #include "access/transam.h"
+#include "base/clock.h"
 #include "catalog/pg_type.h"
 #include "nodes/value.h"
 #include "registry/registry.h"
@@ -16,7 +17,7 @@
 enum
 {
 	COL_ID, COL_PROJECTION, COL_NUMBER, COL_STATE, COL_STATUS, COL_ERROR, COL_RETRY_AT, COL_ATTEMPTS, COL_SCHEMA, COL_TABLE,
-	COL_DEFINITION, COL_KEY, COL_INDEXES, COL_SETTINGS, COL_CREATED_AT, COL_COUNT
+	COL_DEFINITION, COL_KEY, COL_INDEXES, COL_SETTINGS, COL_CREATED_AT, COL_STATE_SINCE, COL_STATUS_SINCE, COL_COUNT
 };
 
 enum
@@ -116,6 +117,8 @@ read_version(const Datum *values, const bool *nulls)
 	version->indexes = strings_of(values[COL_INDEXES], false);
 	version->settings = strings_of(values[COL_SETTINGS], true);
 	version->created_at = DatumGetTimestampTz(values[COL_CREATED_AT]);
+	version->state_since = DatumGetTimestampTz(values[COL_STATE_SINCE]);
+	version->status_since = DatumGetTimestampTz(values[COL_STATUS_SINCE]);
 	return version;
 }
 
@@ -142,6 +145,8 @@ form_version(const CqrsVersion *version, Datum *values, bool *nulls)
 	values[COL_INDEXES] = array_of(version->indexes, false);
 	values[COL_SETTINGS] = array_of(version->settings, true);
 	values[COL_CREATED_AT] = TimestampTzGetDatum(version->created_at);
+	values[COL_STATE_SINCE] = TimestampTzGetDatum(version->state_since);
+	values[COL_STATUS_SINCE] = TimestampTzGetDatum(version->status_since);
 }
 
 /*
@@ -225,25 +230,29 @@ cqrs_version_serving(int32 projection)
  * cqrs_version_insert adds a version.
  */
 void
-cqrs_version_insert(const CqrsVersion *version)
+cqrs_version_insert(CqrsVersion *version)
 {
 	Datum		values[COL_COUNT];
 	bool		nulls[COL_COUNT];
 
+	version->state_since = version->status_since = version->created_at;
 	form_version(version, values, nulls);
 	cqrs_rows_insert(CQRS_CAT_VERSION, values, nulls);
 }
 
 /*
- * cqrs_version_update replaces a version's row; the caller holds its lock.
+ * cqrs_version_update replaces a version's row, and notes since when its state and status are what they are; the caller holds its lock.
  */
 void
-cqrs_version_update(const CqrsVersion *version)
+cqrs_version_update(CqrsVersion *version)
 {
 	CqrsRowScan scan = by_id(version->id);
+	CqrsVersion *before = cqrs_version_get(version->id, false);
 	Datum		values[COL_COUNT];
 	bool		nulls[COL_COUNT];
 
+	version->state_since = version->state != before->state ? cqrs_clock_now() : before->state_since;
+	version->status_since = version->status != before->status ? cqrs_clock_now() : before->status_since;
 	form_version(version, values, nulls);
 	cqrs_rows_update(&scan, values, nulls);
 }
@@ -281,10 +290,10 @@ cqrs_version_distrust(CqrsVersion *version, const char *reason)
 
 	if (version->state == CQRS_STATE_RETIRED || (before != CQRS_STATUS_RUNNING && before != CQRS_STATUS_FAILING))
 		return;
-	version->status = CQRS_STATUS_STALE;
-	cqrs_version_update(version);
 	cqrs_history_insert(version->projection, cqrs_projection_get(version->projection, false)->view, version->number,
 						status_names[CQRS_STATUS_STALE], status_names[before], status_names[CQRS_STATUS_STALE], reason);
+	version->status = CQRS_STATUS_STALE;
+	cqrs_version_update(version);
 }
 
 /*

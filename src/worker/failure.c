@@ -111,10 +111,10 @@ work_note(CqrsTask *task)
 		return true;
 	before = version->status;
 	fail(version, task);
-	cqrs_version_update(version);
 	if (version->status != before)
 		cqrs_history_insert(version->projection, task->view, version->number, cqrs_status_name(version->status),
 							cqrs_status_name(before), cqrs_status_name(version->status), version->error);
+	cqrs_version_update(version);
 	cqrs_shared_announce_at_commit();
 	task->retry_at = version->status == CQRS_STATUS_HALTED ? DT_NOEND : version->retry_at;
 	return true;

@@ -1,0 +1,286 @@
+/*
+ * projection/make.c
+ *		Making a version: its schema, definition and table, of what was asked for; nothing is filled yet.
+ *
+ * Everything here is part of the user's transaction and undone with it.  What is wrong with the query, the key's columns or the indexes is refused
+ * here; the fill, which a worker or drain does, finds what only data can tell.  No lock is taken on a source but ACCESS SHARE.
+ *
+ * Whoever asks has checked that a version may be made at all; rights to what it reads are checked here, as the current user's.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "base/attempt.h"
+#include "base/clock.h"
+#include "base/names.h"
+#include "base/spi.h"
+#include "build/build.h"
+#include "capture/capture.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_namespace.h"
+#include "commands/view.h"
+#include "lib/stringinfo.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "nodes/makefuncs.h"
+#include "nodes/value.h"
+#include "parser/parser.h"
+#include "plan/plan.h"
+#include "projection/parts.h"
+#include "utils/acl.h"
+#include "utils/guc.h"
+#include "utils/lsyscache.h"
+
+/* What a query's answer may depend on besides data: recorded, and in force whenever the query runs. */
+static const char *const recorded_settings[] = {
+	"TimeZone", "DateStyle", "IntervalStyle", "extra_float_digits", "lc_monetary", "lc_numeric", "lc_time",
+	"bytea_output", "xmlbinary", "default_text_search_config",
+};
+
+/*
+ * schema_name makes the name of a version's schema: cqrs_<name>_<projection>_v<number>, the name cut to fit.
+ */
+static char *
+schema_name(const char *name, int32 projection, int32 number)
+{
+	char	   *suffix = psprintf("_%d_v%d", projection, number);
+	int			room = NAMEDATALEN - 1 - strlen("cqrs_") - strlen(suffix);
+
+	return psprintf("cqrs_%.*s%s", pg_mbcliplen(name, strlen(name), room), name, suffix);
+}
+
+/*
+ * current_search_path writes the schemas in force, fixed as they are now, with temporary ones last.
+ *
+ * Last and not left out: left out, the server would look into the temporary schema of whoever drains, first.
+ */
+static char *
+current_search_path(void)
+{
+	StringInfoData path;
+	ListCell   *cell;
+
+	initStringInfo(&path);
+	foreach(cell, fetch_search_path(false))
+	{
+		Oid			schema = lfirst_oid(cell);
+
+		if (!isAnyTempNamespace(schema))
+			appendStringInfo(&path, "%s, ", cqrs_name_identifier(get_namespace_name(schema)));
+	}
+	appendStringInfoString(&path, "pg_temp");
+	return path.data;
+}
+
+/*
+ * record_settings returns the settings a version runs under, as names and values in turn.
+ */
+static List *
+record_settings(void)
+{
+	List	   *settings = NIL;
+
+	for (int i = 0; i < (int) lengthof(recorded_settings); i++)
+	{
+		settings = lappend(settings, makeString(pstrdup(recorded_settings[i])));
+		settings = lappend(settings, makeString(pstrdup(GetConfigOption(recorded_settings[i], false, false))));
+	}
+	settings = lappend(settings, makeString("search_path"));
+	return lappend(settings, makeString(current_search_path()));
+}
+
+/*
+ * define_view makes the definition view of the user's query, as the user.
+ */
+static Oid
+define_view(const char *schema, const char *name, RawStmt *raw, const char *query)
+{
+	ViewStmt   *statement = makeNode(ViewStmt);
+	ObjectAddress address;
+
+	statement->view = makeRangeVar(pstrdup(schema), pstrdup(name), -1);
+	statement->query = raw->stmt;
+	statement->withCheckOption = NO_CHECK_OPTION;
+	address = DefineView(statement, query, raw->stmt_location, raw->stmt_len);
+	CommandCounterIncrement();
+	return address.objectId;
+}
+
+/*
+ * check_select has the server check, as it would for the query itself, that the user may read all it names.
+ */
+static void
+check_select(Oid definition)
+{
+	cqrs_spi_connect();
+	cqrs_spi_run(psprintf("SELECT 1 FROM %s LIMIT 0", cqrs_name_relation(definition)));
+	cqrs_spi_finish();
+}
+
+/*
+ * create_table makes the version's table, with the definition's columns, and has the guard refuse writes to it.
+ */
+static Oid
+create_table(const char *schema, const char *name, Oid definition)
+{
+	char	   *table = cqrs_name_qualified(schema, name);
+	CqrsIdentity saved;
+	Oid			relid;
+
+	cqrs_spi_connect();
+	cqrs_spi_run(psprintf("CREATE TABLE %s AS TABLE %s WITH NO DATA", table, cqrs_name_relation(definition)));
+	cqrs_identity_enter_system(&saved);
+	cqrs_spi_run(psprintf("CREATE TRIGGER cqrs_guard BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON %s "
+						  "FOR EACH STATEMENT EXECUTE FUNCTION cqrs_internal.guard_table()", table));
+	cqrs_identity_leave(&saved);
+	cqrs_spi_finish();
+	relid = get_relname_relid(name, get_namespace_oid(schema, false));
+	return relid;
+}
+
+/*
+ * check_index refuses a text that is not the tail of one CREATE INDEX that is not unique.
+ */
+static void
+check_index(const char *index, const char *statement)
+{
+	List	   *parsed;
+	IndexStmt  *node;
+
+	if (pg_strncasecmp(index + strspn(index, " \t\r\n"), "unique", strlen("unique")) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("an index of a projection cannot be unique: %s", index),
+				 errdetail("Two rows that swap their values in one batch would violate it, and fail for ever."),
+				 errhint("The index on the key is unique; leave out UNIQUE here.")));
+	parsed = raw_parser(statement, RAW_PARSE_DEFAULT);
+	node = (IndexStmt *) linitial_node(RawStmt, parsed)->stmt;
+	if (list_length(parsed) != 1 || !IsA(node, IndexStmt) || node->unique || node->concurrent)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("invalid index: %s", index),
+				 errdetail("An index is given as the text that follows CREATE INDEX ON table."),
+				 errhint("For example '(seller_id, price DESC)' or 'USING gin (doc)'.")));
+}
+
+/*
+ * run_statement runs one statement for cqrs_attempt.
+ */
+static void
+run_statement(void *statement)
+{
+	cqrs_spi_connect();
+	cqrs_spi_run(statement);
+	cqrs_spi_finish();
+}
+
+/*
+ * check_indexes tries each index on the empty table, so that a mistake shows now and not after a long fill.
+ */
+static void
+check_indexes(Oid table, List *indexes)
+{
+	ListCell   *cell;
+
+	foreach(cell, indexes)
+	{
+		char	   *statement = cqrs_build_index_statement(table, lfirst(cell));
+		ErrorData  *error;
+
+		check_index(lfirst(cell), statement);
+		error = cqrs_attempt(run_statement, statement, false);
+		if (error != NULL)
+			ReThrowError(error);
+	}
+}
+
+/*
+ * check_trigger_right refuses a source on which the user may not have triggers created.
+ */
+static void
+check_trigger_right(Oid relation)
+{
+	if (pg_class_aclcheck(relation, GetUserId(), ACL_TRIGGER) != ACLCHECK_OK)
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("permission denied to capture changes of table \"%s\"", cqrs_name_shown(relation)),
+				 errdetail("A projection needs the TRIGGER privilege on the tables it reads."),
+				 errhint("Ask the owner of the table to GRANT TRIGGER on it.")));
+}
+
+/*
+ * compare_relations orders a program's sources by their tables.
+ */
+static int
+compare_relations(const void *left, const void *right)
+{
+	Oid			l = ((const CqrsProgramSource *) left)->relation;
+	Oid			r = ((const CqrsProgramSource *) right)->relation;
+
+	return l < r ? -1 : l > r;
+}
+
+/*
+ * register_sources records what the version reads.  Nothing is captured yet: whoever fills attaches first.
+ *
+ * In the order of the tables: registering takes a lock on each, and two sessions must not wait for one another.
+ */
+static void
+register_sources(const CqrsVersion *version)
+{
+	CqrsProgram *program = cqrs_plan_derive(version->definition, version->table, version->key, version->nkeys);
+
+	qsort(program->sources, program->nsources, sizeof(CqrsProgramSource), compare_relations);
+	for (int i = 0; i < program->nsources; i++)
+	{
+		CqrsVersionSource row = {.version = version->id};
+
+		cqrs_capture_check(program->sources[i].relation);
+		check_trigger_right(program->sources[i].relation);
+		row.watched = program->sources[i].watched;
+		row.imaged = program->sources[i].imaged;
+		row.source = cqrs_source_insert(program->sources[i].relation)->id;
+		cqrs_version_source_insert(&row);
+	}
+}
+
+/*
+ * cqrs_make_version makes a version's schema, definition and table; its row is the caller's to have written.
+ */
+CqrsVersion *
+cqrs_make_version(const CqrsRequest *request, int32 projection, int32 number)
+{
+	CqrsVersion *version = palloc0(sizeof(CqrsVersion));
+	RawStmt    *raw = cqrs_plan_parse(request->query);
+	char	   *schema = schema_name(request->name, projection, number);
+	const char *definition = strcmp(request->name, "definition") == 0 ? "query" : "definition";
+
+	version->id = cqrs_registry_next_id();
+	version->projection = projection;
+	version->number = number;
+	version->state = CQRS_STATE_BUILDING;
+	version->status = CQRS_STATUS_RUNNING;
+	version->schema = NamespaceCreate(schema, GetUserId(), false);
+	CommandCounterIncrement();
+	version->definition = define_view(schema, definition, raw, request->query);
+	cqrs_plan_check(version->definition, request->query, GetUserId(), true);
+	version->key = cqrs_plan_key(version->definition, request->key_given, request->key, &version->nkeys);
+	check_select(version->definition);
+	version->table = create_table(schema, request->name, version->definition);
+	check_indexes(version->table, request->indexes);
+	version->indexes = request->indexes;
+	version->settings = record_settings();
+	version->created_at = cqrs_clock_now();
+	return version;
+}
+
+/*
+ * cqrs_make_known writes a version's row, what it reads, and that it was made.
+ */
+void
+cqrs_make_known(CqrsVersion *version, Oid view)
+{
+	cqrs_version_insert(version);
+	register_sources(version);
+	cqrs_history_insert(version->projection, view, version->number, "created", NULL, cqrs_state_name(version->state), NULL);
+}

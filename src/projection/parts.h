@@ -1,0 +1,42 @@
+/*
+ * projection/parts.h
+ *		What the files of this room share.
+ */
+#ifndef CQRS_PROJECTION_PARTS_H
+#define CQRS_PROJECTION_PARTS_H
+
+#include "postgres.h"
+
+#include "nodes/pg_list.h"
+#include "registry/registry.h"
+#include "utils/jsonb.h"
+
+/* What a version is to be.  Query-defined by 'query', or event-defined by 'columns' and 'handlers'. */
+typedef struct CqrsRequest
+{
+	char	   *name;			/* of its table: that of the serving view, without schema */
+	char	   *query;			/* or NULL */
+	bool		key_given;		/* else it is inferred */
+	List	   *key;			/* of char * */
+	char	   *columns;		/* or NULL */
+	Jsonb	   *handlers;		/* or NULL */
+	char	   *seed;			/* or NULL */
+	List	   *indexes;		/* of char * */
+} CqrsRequest;
+
+/*
+ * Make a version's schema, definition, table and source rows of what was asked for, as the current user and under the settings in force, which it
+ * keeps.  Returns it, building; what is wrong with the request is an error.  Its row is not written yet.
+ */
+extern CqrsVersion *cqrs_make_version(const CqrsRequest *request, int32 projection, int32 number);
+
+/* Write its row, what it reads, and that it was made, for a projection served by 'view'. */
+extern void cqrs_make_known(CqrsVersion *version, Oid view);
+
+/* The projection served by 'view', locked for a change by its owner; 'command' names the function for errors. */
+extern CqrsProjection *cqrs_projection_open(Oid view, const char *command);
+
+/* Refuse an argument that means nothing here, with 0A000. */
+extern void cqrs_projection_refuse_argument(const char *argument);
+
+#endif							/* CQRS_PROJECTION_PARTS_H */
