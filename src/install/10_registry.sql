@@ -61,6 +61,14 @@ CREATE TABLE cqrs_internal.version_source (
 );
 COMMENT ON TABLE cqrs_internal.version_source IS 'which columns of which sources a version reads, and which of them it must find in images';
 
+CREATE TABLE cqrs_internal.version_read (
+    version    integer NOT NULL,
+    projection integer NOT NULL,
+    "over"     integer NOT NULL,
+    CONSTRAINT version_read_pkey PRIMARY KEY (version, projection)
+);
+COMMENT ON TABLE cqrs_internal.version_read IS 'which projections a version reads, and over which of their versions its table was computed, 0 if none';
+
 CREATE TABLE cqrs_internal.shape (
     id      integer NOT NULL,
     source  integer NOT NULL,
@@ -137,6 +145,7 @@ SELECT pg_catalog.pg_extension_config_dump('cqrs_internal.projection', '');
 SELECT pg_catalog.pg_extension_config_dump('cqrs_internal.version', '');
 SELECT pg_catalog.pg_extension_config_dump('cqrs_internal.source', '');
 SELECT pg_catalog.pg_extension_config_dump('cqrs_internal.version_source', '');
+SELECT pg_catalog.pg_extension_config_dump('cqrs_internal.version_read', '');
 SELECT pg_catalog.pg_extension_config_dump('cqrs_internal.shape', '');
 SELECT pg_catalog.pg_extension_config_dump('cqrs_internal.checkpoint', '');
 SELECT pg_catalog.pg_extension_config_dump('cqrs_internal.segment', '');

@@ -26,6 +26,7 @@ typedef enum CqrsCatalog
 	CQRS_CAT_PROJECTION,
 	CQRS_CAT_VERSION,
 	CQRS_CAT_VERSION_SOURCE,
+	CQRS_CAT_VERSION_READ,
 	CQRS_CAT_CHECKPOINT,
 	CQRS_CAT_SOURCE,
 	CQRS_CAT_SHAPE,
@@ -114,6 +115,14 @@ typedef struct CqrsVersionSource
 	Bitmapset  *watched;		/* attribute numbers of the columns the definition reads */
 	Bitmapset  *imaged;			/* and of those it must find in images */
 } CqrsVersionSource;
+
+/* That a version reads a projection: the table of the version that serves it. */
+typedef struct CqrsRead
+{
+	int32		version;
+	int32		projection;
+	int32		over;			/* id of the version over which the reader's table was computed; 0: none yet */
+} CqrsRead;
 
 /* How the images of a source's rows are laid out: what its columns were when a chunk was written.  Columns go by number. */
 typedef struct CqrsShape
@@ -264,8 +273,35 @@ extern void cqrs_version_source_insert(const CqrsVersionSource *row);
 extern void cqrs_version_source_delete(int32 version);	/* all of a version's */
 extern List *cqrs_version_source_list(int32 version);	/* List of CqrsVersionSource *; all versions' with 0 */
 
-/* The ids of the sources a version reads, as an array. */
+/* The ids of the sources a version reads, itself or through projections, as an array. */
 extern int32 *cqrs_version_source_ids(int32 version, int *count);
+
+/* ---- versions that read projections, and groups of them ---- */
+extern List *cqrs_read_list(int32 version); /* List of CqrsRead *; all versions' with 0 */
+extern void cqrs_read_set(int32 version, List *projections);	/* ids; what they replace is forgotten */
+extern bool cqrs_read_equals(int32 version, List *projections);
+extern bool cqrs_read_settle(int32 version);	/* its table is computed over what serves now; true if that is news */
+extern void cqrs_read_delete(int32 version);
+
+/* The versions that serve what a version reads, or are being built for that; and those that read a projection, none of them retired. */
+extern List *cqrs_version_lowers(const CqrsVersion *version);
+extern List *cqrs_projection_readers(int32 projection);
+
+/* Is a projection the other one, or does any version of it read that, through whatever others? */
+extern bool cqrs_projection_reads(int32 projection, int32 other);
+
+/* Has a version missed nothing of the projections it reads?  Else its next batch is a full evaluation.  True of one that reads none. */
+extern bool cqrs_version_in_step(const CqrsVersion *version);
+
+/* The version below, the lowest, that keeps one from moving on because it is paused, halted, failing or being built; or NULL. */
+extern CqrsVersion *cqrs_version_held_by(const CqrsVersion *version);
+
+/* All versions that are applied together with one, by id, itself included; and their locks.  With nowait false if another process holds one. */
+extern List *cqrs_group_members(int32 version);
+extern bool cqrs_group_lock(int32 version, bool nowait);
+
+/* History: a projection's readers have to be evaluated anew, since another version serves it from now on. */
+extern void cqrs_read_note_switch(const CqrsProjection *projection, int32 number);
 
 /* ---- shapes ---- */
 extern CqrsShape *cqrs_shape_get(int32 id);

@@ -7,6 +7,7 @@
 #include "access/transam.h"
 #include "base/clock.h"
 #include "catalog/pg_type.h"
+#include "miscadmin.h"
 #include "nodes/value.h"
 #include "registry/registry.h"
 #include "registry/rows.h"
@@ -267,6 +268,7 @@ cqrs_version_delete(int32 id)
 	CqrsRowScan checkpoints = of_version(CQRS_CAT_CHECKPOINT, "checkpoint_pkey", id);
 
 	cqrs_version_source_delete(id);
+	cqrs_read_delete(id);
 	(void) cqrs_rows_delete(&checkpoints);
 	(void) cqrs_rows_delete(&version);
 }
@@ -352,18 +354,35 @@ cqrs_version_source_list(int32 version)
 }
 
 /*
+ * add_source_ids adds the ids of the sources that a version reads, itself or through projections.
+ */
+static List *
+add_source_ids(List *ids, const CqrsVersion *version)
+{
+	ListCell   *cell;
+
+	check_stack_depth();
+	foreach(cell, cqrs_version_source_list(version->id))
+		ids = list_append_unique_int(ids, ((CqrsVersionSource *) lfirst(cell))->source);
+	foreach(cell, cqrs_version_lowers(version))
+		ids = add_source_ids(ids, lfirst(cell));
+	return ids;
+}
+
+/*
  * cqrs_version_source_ids returns the ids of the sources that a version reads.
  */
 int32 *
 cqrs_version_source_ids(int32 version, int *count)
 {
-	List	   *rows = cqrs_version_source_list(version);
-	int32	   *ids = palloc(sizeof(int32) * Max(list_length(rows), 1));
+	CqrsVersion reader = {.id = version};
+	List	   *list = add_source_ids(NIL, &reader);
+	int32	   *ids = palloc(sizeof(int32) * Max(list_length(list), 1));
 	ListCell   *cell;
 
 	*count = 0;
-	foreach(cell, rows)
-		ids[(*count)++] = ((CqrsVersionSource *) lfirst(cell))->source;
+	foreach(cell, list)
+		ids[(*count)++] = lfirst_int(cell);
 	return ids;
 }
 

@@ -72,6 +72,16 @@ cqrs_window_checkpoint(Snapshot snapshot)
 }
 
 /*
+ * cqrs_window_equal tells whether two snapshots have seen the same transactions.
+ */
+bool
+cqrs_window_equal(const CqrsSnapshot *left, const CqrsSnapshot *right)
+{
+	return FullTransactionIdEquals(left->xmin, right->xmin) && FullTransactionIdEquals(left->xmax, right->xmax) &&
+		left->nxip == right->nxip && memcmp(left->xip, right->xip, sizeof(FullTransactionId) * left->nxip) == 0;
+}
+
+/*
  * cqrs_window_sees tells whether a (committed) transaction's effects are in the snapshot.
  */
 bool

@@ -28,6 +28,9 @@ typedef struct CqrsSnapshot
  */
 extern CqrsSnapshot *cqrs_window_checkpoint(Snapshot snapshot);
 
+/* Do two checkpoints say the same? */
+extern bool cqrs_window_equal(const CqrsSnapshot *left, const CqrsSnapshot *right);
+
 extern bool cqrs_window_sees(const CqrsSnapshot *snapshot, FullTransactionId xid);
 
 /* Text form and back, as type pg_snapshot does it; and the pg_snapshot datum. */
