@@ -12,6 +12,8 @@
 #include "utils/fmgrprotos.h"
 #include "utils/timestamp.h"
 
+#define MAX_KEY 1000			/* bytes of a type or an id: two of them fit into an entry of the index on aggregates */
+
 /*
  * cqrs_arguments_refuse_null raises for an argument that must not be null.
  */
@@ -39,6 +41,22 @@ cqrs_arguments_text(FunctionCallInfo fcinfo, int number, const char *argument)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("argument \"%s\" must not be empty", argument)));
 	return value;
+}
+
+/*
+ * cqrs_arguments_key returns a text that two of fit into an index entry.
+ */
+text *
+cqrs_arguments_key(FunctionCallInfo fcinfo, int number, const char *argument)
+{
+	text	   *key = cqrs_arguments_text(fcinfo, number, argument);
+
+	if (VARSIZE_ANY_EXHDR(key) > MAX_KEY)
+		ereport(ERROR,
+				(errcode(ERRCODE_STRING_DATA_RIGHT_TRUNCATION),
+				 errmsg("argument \"%s\" is too long", argument),
+				 errdetail("It has %zu bytes; there is room for %d.", (Size) VARSIZE_ANY_EXHDR(key), MAX_KEY)));
+	return key;
 }
 
 /*

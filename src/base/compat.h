@@ -27,11 +27,23 @@
 #define cqrs_compat_backend_status(i) pgstat_get_local_beentry_by_index(i)
 #endif
 
-/* 16 has one ownership check for all kinds of objects. */
+/* 16 has one check of ownership, and one of rights, for all kinds of objects. */
 #if PG_VERSION_NUM < 160000
 #define cqrs_compat_owns_relation(relid, user) pg_class_ownercheck(relid, user)
 #else
 #define cqrs_compat_owns_relation(relid, user) object_ownercheck(RelationRelationId, relid, user)
+#endif
+
+#if PG_VERSION_NUM < 160000
+#define cqrs_compat_owns_function(function, user) pg_proc_ownercheck(function, user)
+#define cqrs_compat_may_execute(function, user) (pg_proc_aclcheck(function, user, ACL_EXECUTE) == ACLCHECK_OK)
+#define cqrs_compat_may_create(database, user) (pg_database_aclcheck(database, user, ACL_CREATE) == ACLCHECK_OK)
+#else
+#define cqrs_compat_owns_function(function, user) object_ownercheck(ProcedureRelationId, function, user)
+#define cqrs_compat_may_execute(function, user) \
+	(object_aclcheck(ProcedureRelationId, function, user, ACL_EXECUTE) == ACLCHECK_OK)
+#define cqrs_compat_may_create(database, user) \
+	(object_aclcheck(DatabaseRelationId, database, user, ACL_CREATE) == ACLCHECK_OK)
 #endif
 
 /* 16 can tell partitions' clones of a trigger apart; none of ours is one. */

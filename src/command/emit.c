@@ -12,6 +12,7 @@
 #include "base/clock.h"
 #include "catalog/pg_type.h"
 #include "command/command.h"
+#include "event/event.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "outbox/outbox.h"
@@ -22,8 +23,6 @@
 #include "utils/jsonb.h"
 #include "utils/timestamp.h"
 
-#define MAX_NAME 1000			/* bytes of a type or an id: two of them fit into an entry of the index on aggregates */
-
 enum
 {
 	ARG_EVENT_TYPE, ARG_AGGREGATE_TYPE, ARG_AGGREGATE_ID, ARG_PAYLOAD, ARG_EXPECTED_VERSION, ARG_METADATA
@@ -31,22 +30,6 @@ enum
 
 /* What metadata has from us, and so from nobody else. */
 static const char *const own_keys[] = {"event_id", "actor", "occurred_at"};
-
-/*
- * name_argument checks a type or an id.
- */
-static text *
-name_argument(FunctionCallInfo fcinfo, int number, const char *argument)
-{
-	text	   *name = cqrs_arguments_text(fcinfo, number, argument);
-
-	if (VARSIZE_ANY_EXHDR(name) > MAX_NAME)
-		ereport(ERROR,
-				(errcode(ERRCODE_STRING_DATA_RIGHT_TRUNCATION),
-				 errmsg("argument \"%s\" is too long", argument),
-				 errdetail("It has %zu bytes; there is room for %d.", (Size) VARSIZE_ANY_EXHDR(name), MAX_NAME)));
-	return name;
-}
 
 /*
  * version_argument checks the version expected.
@@ -97,7 +80,7 @@ push_given(JsonbParseState **state, Jsonb *given)
 }
 
 /*
- * check_metadata refuses metadata with keys that are ours: nobody may say who emitted an event, or when.
+ * check_metadata refuses metadata with keys that are ours: nobody may say who emitted an event, or when; and a schema version that is none.
  */
 static void
 check_metadata(Jsonb *given)
@@ -113,6 +96,11 @@ check_metadata(Jsonb *given)
 					 errdetail("Every event gets its event_id, actor and occurred_at by itself."),
 					 errhint("Choose another name for what you know of it.")));
 	}
+	if (cqrs_event_schema_version(given) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("\"%s\" in metadata must be a whole number from 1", CQRS_SCHEMA_VERSION),
+				 errhint("It is the version of the shape that the payload has, for upcasters; leave it out where there is one shape only.")));
 }
 
 /*
@@ -157,9 +145,9 @@ cqrs_emit(PG_FUNCTION_ARGS)
 	CqrsEvent	event;
 	int64		expected;
 
-	event.type = name_argument(fcinfo, ARG_EVENT_TYPE, "event_type");
-	event.aggregate_type = name_argument(fcinfo, ARG_AGGREGATE_TYPE, "aggregate_type");
-	event.aggregate_id = name_argument(fcinfo, ARG_AGGREGATE_ID, "aggregate_id");
+	event.type = cqrs_arguments_key(fcinfo, ARG_EVENT_TYPE, "event_type");
+	event.aggregate_type = cqrs_arguments_key(fcinfo, ARG_AGGREGATE_TYPE, "aggregate_type");
+	event.aggregate_id = cqrs_arguments_key(fcinfo, ARG_AGGREGATE_ID, "aggregate_id");
 	event.payload = cqrs_arguments_object(fcinfo, ARG_PAYLOAD, "payload");
 	expected = version_argument(fcinfo);
 	event.metadata = cqrs_arguments_object(fcinfo, ARG_METADATA, "metadata");

@@ -140,6 +140,23 @@ CREATE TABLE cqrs_internal.history (
 COMMENT ON TABLE cqrs_internal.history IS 'what happened to projections and sources, when and by whom';
 COMMENT ON SEQUENCE cqrs_internal.history_id_seq IS 'ids of rows of history';
 
+CREATE TABLE cqrs_internal.event_type (
+    type        text COLLATE "C" NOT NULL,
+    version     integer NOT NULL,
+    owner       name NOT NULL,
+    description text,
+    CONSTRAINT event_type_pkey PRIMARY KEY (type)
+);
+COMMENT ON TABLE cqrs_internal.event_type IS 'types of domain events that somebody has described, or whose old payloads are brought up to date';
+
+CREATE TABLE cqrs_internal.upcaster (
+    type         text COLLATE "C" NOT NULL,
+    from_version integer NOT NULL,
+    function     regprocedure NOT NULL,
+    CONSTRAINT upcaster_pkey PRIMARY KEY (type, from_version)
+);
+COMMENT ON TABLE cqrs_internal.upcaster IS 'functions that bring payloads of a type of event from one schema version to the next';
+
 SELECT pg_catalog.pg_extension_config_dump('cqrs_internal.registry_id', '');
 SELECT pg_catalog.pg_extension_config_dump('cqrs_internal.projection', '');
 SELECT pg_catalog.pg_extension_config_dump('cqrs_internal.version', '');
@@ -151,3 +168,5 @@ SELECT pg_catalog.pg_extension_config_dump('cqrs_internal.checkpoint', '');
 SELECT pg_catalog.pg_extension_config_dump('cqrs_internal.segment', '');
 SELECT pg_catalog.pg_extension_config_dump('cqrs_internal.history', '');
 SELECT pg_catalog.pg_extension_config_dump('cqrs_internal.history_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('cqrs_internal.event_type', '');
+SELECT pg_catalog.pg_extension_config_dump('cqrs_internal.upcaster', '');

@@ -44,6 +44,8 @@ static const char *const catalog_names[CQRS_CAT_COUNT] = {
 	[CQRS_CAT_SEGMENT] = "segment",
 	[CQRS_CAT_HISTORY] = "history",
 	[CQRS_CAT_AGGREGATE] = "aggregate",
+	[CQRS_CAT_EVENT_TYPE] = "event_type",
+	[CQRS_CAT_UPCASTER] = "upcaster",
 };
 
 /*

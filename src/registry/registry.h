@@ -33,6 +33,8 @@ typedef enum CqrsCatalog
 	CQRS_CAT_SEGMENT,
 	CQRS_CAT_HISTORY,
 	CQRS_CAT_AGGREGATE,
+	CQRS_CAT_EVENT_TYPE,
+	CQRS_CAT_UPCASTER,
 	CQRS_CAT_COUNT
 } CqrsCatalog;
 
@@ -335,6 +337,34 @@ extern bool cqrs_segment_forbid(int32 number);
 
 /* Who says that it needs a segment and all later ones: texts, as of cqrs_locks_held. */
 extern List *cqrs_segment_needed_by(int32 number);
+
+/* ---- types of events ---- */
+
+/* A type that somebody has described; its owner is a role by name, since roles are not restored with a database. */
+typedef struct CqrsEventType
+{
+	char	   *type;
+	int32		version;		/* of the newest shape of its payloads, from 1 */
+	NameData	owner;
+	char	   *description;	/* or NULL */
+} CqrsEventType;
+
+/* Brings payloads from a version to the next. */
+typedef struct CqrsUpcaster
+{
+	char	   *type;
+	int32		from_version;
+	Oid			function;
+} CqrsUpcaster;
+
+extern CqrsEventType *cqrs_event_type_find(const char *type);	/* NULL if none */
+extern void cqrs_event_type_insert(const CqrsEventType *type);
+extern void cqrs_event_type_update(const CqrsEventType *type);
+
+/* All of them, by type and version.  A change tells all sessions that look at the relcache entry of the table. */
+extern List *cqrs_upcaster_list(void);
+extern void cqrs_upcaster_insert(const CqrsUpcaster *upcaster);
+extern void cqrs_upcaster_delete(const CqrsUpcaster *upcaster);
 
 /* ---- history ---- */
 

@@ -59,6 +59,15 @@ cqrs_rows_key_oid(CqrsRowScan *scan, AttrNumber attnum, Oid value)
 }
 
 /*
+ * cqrs_rows_key_text asks for rows whose text column has the value.
+ */
+void
+cqrs_rows_key_text(CqrsRowScan *scan, AttrNumber attnum, const char *value)
+{
+	add_key(scan, attnum, F_TEXTEQ, CStringGetTextDatum(value));
+}
+
+/*
  * cqrs_rows_key_int4_from asks for rows whose integer column is no less than the value.
  */
 void

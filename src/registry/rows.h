@@ -29,6 +29,7 @@ typedef struct CqrsRowScan
 extern void cqrs_rows_key_int4(CqrsRowScan *scan, AttrNumber attnum, int32 value);
 extern void cqrs_rows_key_int8(CqrsRowScan *scan, AttrNumber attnum, int64 value);
 extern void cqrs_rows_key_oid(CqrsRowScan *scan, AttrNumber attnum, Oid value);
+extern void cqrs_rows_key_text(CqrsRowScan *scan, AttrNumber attnum, const char *value);	/* of a column in collation C */
 extern void cqrs_rows_key_int4_from(CqrsRowScan *scan, AttrNumber attnum, int32 value);	/* not less */
 
 extern List *cqrs_rows_read(const CqrsRowScan *scan, CqrsRowReader reader);

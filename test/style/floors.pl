@@ -12,7 +12,7 @@ my @floors = (
 	[qw(base)],
 	[qw(settings window)],
 	[qw(shared registry)],
-	[qw(outbox plan)],
+	[qw(outbox plan event)],
 	[qw(capture apply token verify command)],
 	[qw(build)],
 	[qw(projection erase worker status)],
