@@ -26,7 +26,14 @@ extern char *cqrs_build_index_statement(Oid table, const char *index);
 /* Make the serving view of a new projection, gated and owned by 'owner'; the caller checked the right to create it. */
 extern Oid	cqrs_build_create_view(const char *schema, const char *name, const CqrsVersion *version, Oid owner);
 
-/* Replace the serving view with one over the version's table, behind the gate or open. */
+/* Replace the serving view with one over the version's table, behind the gate or open; its row filter stays.  The caller holds its lock. */
 extern void cqrs_build_view(const CqrsProjection *projection, const CqrsVersion *version, bool gated);
+
+/*
+ * Give it a row filter: a condition on its columns, under the search_path in force; NULL takes away the one it has.  Errors: the server's own for what is
+ * wrong with the condition, 42601 for what is none, 0A000 for one on whole rows.
+ */
+extern void cqrs_build_filter_view(const CqrsProjection *projection, const CqrsVersion *version, bool gated,
+								   const char *filter);
 
 #endif							/* CQRS_BUILD_H */

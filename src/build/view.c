@@ -1,6 +1,6 @@
 /*
  * build/view.c
- *		Serving views: plain views over a version's table, behind a gate while there is nothing to serve.
+ *		Serving views: plain views over a version's table, behind a gate while there is nothing to serve, and a security barrier where rows are hidden.
  *
  * Made through the server's own DefineView, not by SQL text run as a user: the guard on serving views then need not know ours
  * from others'.  The caller holds the lock on the view and has checked the right to it.
@@ -13,6 +13,7 @@
 #include "base/names.h"
 #include "base/spi.h"
 #include "build/build.h"
+#include "build/parts.h"
 #include "catalog/pg_class.h"
 #include "commands/tablecmds.h"
 #include "commands/view.h"
@@ -25,10 +26,11 @@
 #include "utils/syscache.h"
 
 /*
- * view_query writes the view's SELECT: every column by name, from the version's table, behind the gate if asked.
+ * view_query writes the view's SELECT: every column by name, from the version's table, behind the gate if asked, and of the rows that the filter lets
+ * pass (NULL: all).
  */
 static char *
-view_query(const CqrsVersion *version, bool gated)
+view_query(const CqrsVersion *version, bool gated, const char *filter)
 {
 	Relation	table = relation_open(version->table, AccessShareLock);
 	TupleDesc	desc = RelationGetDescr(table);
@@ -45,8 +47,14 @@ view_query(const CqrsVersion *version, bool gated)
 		separator = ", ";
 	}
 	appendStringInfo(&sql, " FROM %s", cqrs_name_relation(version->table));
+	separator = " WHERE ";
 	if (gated)
-		appendStringInfo(&sql, " WHERE cqrs_internal.gate(%d)", version->projection);
+	{
+		appendStringInfo(&sql, "%scqrs_internal.gate(%d)", separator, version->projection);
+		separator = " AND ";
+	}
+	if (filter != NULL)
+		appendStringInfo(&sql, "%s(%s)", separator, filter);
 	relation_close(table, AccessShareLock);
 	return sql.data;
 }
@@ -99,7 +107,7 @@ define(RangeVar *name, const char *query, bool replace, List *options)
 Oid
 cqrs_build_create_view(const char *schema, const char *name, const CqrsVersion *version, Oid owner)
 {
-	Oid			view = define(makeRangeVar(pstrdup(schema), pstrdup(name), -1), view_query(version, true), false, NIL);
+	Oid			view = define(makeRangeVar(pstrdup(schema), pstrdup(name), -1), view_query(version, true, NULL), false, NIL);
 	CqrsIdentity saved;
 
 	cqrs_identity_enter_system(&saved);
@@ -110,13 +118,49 @@ cqrs_build_create_view(const char *schema, const char *name, const CqrsVersion *
 }
 
 /*
- * cqrs_build_view replaces the serving view with one over the version's table, behind the gate or open; its options stay.
+ * replace makes the serving view anew, under the name it has.
+ */
+static void
+replace(Oid view, const char *query, List *options)
+{
+	(void) define(makeRangeVar(get_namespace_name(get_rel_namespace(view)), get_rel_name(view), -1), query, true, options);
+}
+
+/*
+ * cqrs_build_view replaces the serving view with one over the version's table, behind the gate or open; its options and its row filter stay.
  */
 void
 cqrs_build_view(const CqrsProjection *projection, const CqrsVersion *version, bool gated)
 {
-	Oid			view = projection->view;
-	RangeVar   *name = makeRangeVar(get_namespace_name(get_rel_namespace(view)), get_rel_name(view), -1);
+	char	   *filter = cqrs_filter_of_view(projection->view, get_rel_name(version->table));
 
-	(void) define(name, view_query(version, gated), true, options_of(view));
+	replace(projection->view, view_query(version, gated, filter), options_of(projection->view));
+}
+
+/*
+ * barrier_options returns a view's options with 'security_barrier' as it is to be.
+ */
+static List *
+barrier_options(Oid view, bool barrier)
+{
+	List	   *options = options_of(view);
+	ListCell   *cell;
+
+	foreach(cell, options)
+		if (strcmp(lfirst_node(DefElem, cell)->defname, "security_barrier") == 0)
+			options = foreach_delete_current(options, cell);
+	if (barrier)
+		options = lappend(options, makeDefElem("security_barrier", (Node *) makeString("true"), -1));
+	return options;
+}
+
+/*
+ * cqrs_build_filter_view gives the serving view a row filter, or takes away the one it has (NULL).
+ */
+void
+cqrs_build_filter_view(const CqrsProjection *projection, const CqrsVersion *version, bool gated, const char *filter)
+{
+	char	   *condition = filter ? cqrs_filter_read(projection->view, filter, get_rel_name(version->table)) : NULL;
+
+	replace(projection->view, view_query(version, gated, condition), barrier_options(projection->view, filter != NULL));
 }

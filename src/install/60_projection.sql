@@ -53,7 +53,7 @@ CREATE FUNCTION cqrs.alter_projection(
     description text DEFAULT NULL) RETURNS void
     LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'cqrs_alter_projection';
 COMMENT ON FUNCTION cqrs.alter_projection(regclass, interval, text, text, text)
-    IS 'changes a projection''s freshness objective or description; NULL leaves as is';
+    IS 'changes a projection''s freshness objective, what becomes of events that fail, its row filter or description; NULL leaves as is';
 
 CREATE FUNCTION cqrs.drop_projection(projection regclass, cascade boolean DEFAULT false) RETURNS void
     LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'cqrs_drop_projection';

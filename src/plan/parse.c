@@ -7,6 +7,7 @@
  */
 #include "postgres.h"
 
+#include "base/position.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "parser/analyze.h"
@@ -14,21 +15,6 @@
 #include "plan/query.h"
 #include "tcop/tcopprot.h"
 #include "utils/elog.h"
-
-/*
- * move_position is the error context in which the server reads the user's text: a place it names is one in that text.
- */
-static void
-move_position(void *text)
-{
-	int			position = geterrposition();
-
-	if (position <= 0)
-		return;
-	errposition(0);
-	internalerrposition(position);
-	internalerrquery(text);
-}
 
 /*
  * refuse_statement raises for a text that is not one SELECT.
@@ -85,7 +71,7 @@ only_select(const char *text)
 Query *
 cqrs_parse_analyze(const char *text, RawStmt **raw)
 {
-	ErrorContextCallback context = {.previous = error_context_stack, .callback = move_position, .arg = (void *) text};
+	ErrorContextCallback context = {.previous = error_context_stack, .callback = cqrs_position_move, .arg = (void *) text};
 	Query	   *tree;
 
 	error_context_stack = &context;

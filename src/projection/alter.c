@@ -8,7 +8,9 @@
 
 #include "access/xact.h"
 #include "base/arguments.h"
+#include "base/locks.h"
 #include "base/names.h"
+#include "build/build.h"
 #include "capture/capture.h"
 #include "catalog/dependency.h"
 #include "catalog/pg_class.h"
@@ -16,6 +18,7 @@
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "projection/parts.h"
+#include "settings/settings.h"
 #include "shared/shared.h"
 #include "storage/lmgr.h"
 #include "tcop/utility.h"
@@ -47,12 +50,56 @@ cqrs_projection_open(Oid view, const char *command)
 }
 
 /*
+ * cqrs_projection_filter returns a row filter as it was given; NULL if there is nothing in it.
+ */
+char *
+cqrs_projection_filter(const text *argument)
+{
+	char	   *filter = text_to_cstring(argument);
+
+	return filter[strspn(filter, " \t\r\n")] == '\0' ? NULL : filter;
+}
+
+/*
+ * change_filter has the serving view enforce another row filter, or none (NULL).
+ *
+ * Which version it shows, and whether it shows one yet, is asked once nobody can change it.
+ */
+static void
+change_filter(CqrsProjection *projection, char *filter)
+{
+	CqrsVersion *version;
+
+	cqrs_locks_take(list_make1_oid(projection->view), AccessExclusiveLock, cqrs_setting_lock_timeout);
+	version = cqrs_version_serving(projection->id);
+	cqrs_build_filter_view(projection, version, version->state != CQRS_STATE_SERVING, filter);
+	projection->row_filter = filter;
+}
+
+/*
+ * read_on_error returns what is to become of events that fail.
+ */
+static char *
+read_on_error(const text *argument)
+{
+	char	   *on_error = text_to_cstring(argument);
+
+	if (strcmp(on_error, "park") != 0 && strcmp(on_error, "halt") != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("invalid value for argument \"on_error\": \"%s\"", on_error),
+				 errhint("It is \"park\" or \"halt\".")));
+	return on_error;
+}
+
+/*
  * cqrs.alter_projection(projection regclass, max_lag interval DEFAULT NULL, on_error text DEFAULT NULL, row_filter text DEFAULT NULL,
  *						 description text DEFAULT NULL) RETURNS void
  *
- * Changes what is given; NULL leaves as is.
+ * Changes what is given; NULL leaves as is.  An empty row filter takes away the one there is.
  *
- * Errors: 42809 not a projection, 42501 not its owner, 22023 an objective that is not more than zero, 0A000 on_error or row_filter given.
+ * Errors: 42809 not a projection; 42501 not its owner; 22023 an objective that is not more than zero, or on_error neither park nor halt; for the row filter
+ * the server's own, 42601 if it is not one expression, 0A000 if it looks at whole rows, and 55P03 if readers do not let go of the view.
  */
 Datum
 cqrs_alter_projection(PG_FUNCTION_ARGS)
@@ -65,9 +112,9 @@ cqrs_alter_projection(PG_FUNCTION_ARGS)
 	if (!PG_ARGISNULL(1))
 		projection->max_lag = cqrs_arguments_positive(PG_GETARG_INTERVAL_P(1), "max_lag");
 	if (!PG_ARGISNULL(2))
-		cqrs_projection_refuse_argument("on_error");
+		projection->on_error = read_on_error(PG_GETARG_TEXT_PP(2));
 	if (!PG_ARGISNULL(3))
-		cqrs_projection_refuse_argument("row_filter");
+		change_filter(projection, cqrs_projection_filter(PG_GETARG_TEXT_PP(3)));
 	if (!PG_ARGISNULL(4))
 		projection->description = text_to_cstring(PG_GETARG_TEXT_PP(4));
 	cqrs_projection_update(projection);

@@ -94,7 +94,7 @@ static void
 read_projection(FunctionCallInfo fcinfo, CqrsProjection *projection)
 {
 	if (!PG_ARGISNULL(ARG_ROW_FILTER))
-		cqrs_projection_refuse_argument("row_filter");
+		projection->row_filter = cqrs_projection_filter(PG_GETARG_TEXT_PP(ARG_ROW_FILTER));
 	if (!PG_ARGISNULL(ARG_MAX_LAG))
 		projection->max_lag = cqrs_arguments_positive(PG_GETARG_INTERVAL_P(ARG_MAX_LAG), "max_lag");
 	projection->on_error = PG_ARGISNULL(ARG_ON_ERROR) ? "park" : text_to_cstring(PG_GETARG_TEXT_PP(ARG_ON_ERROR));
@@ -111,7 +111,7 @@ read_projection(FunctionCallInfo fcinfo, CqrsProjection *projection)
  *
  * Creates the serving view 'name' over 'query' and registers its first version, which a worker, or cqrs.drain, fills and serves.
  * 'key' are the columns that tell rows apart ('{}' for one row; inferred where it can be), 'indexes' what follows CREATE INDEX ON
- * table, 'max_lag' the freshness objective.  Returns the version, 1.
+ * table, 'row_filter' a condition on what readers see, 'max_lag' the freshness objective.  Returns the version, 1.
  *
  * Errors: 42P07 name taken, 42501 a missing right, 42703 unknown key column, 42P10 no key can be inferred, 0A000 and 42P17 what section "what is
  * refused" of the README lists, 22023 a bad argument, and the server's own for a query that does not parse.
@@ -135,6 +135,8 @@ cqrs_create_projection(PG_FUNCTION_ARGS)
 	projection.id = cqrs_registry_next_id();
 	version = cqrs_make_version(&request, projection.id, 1);
 	projection.view = cqrs_build_create_view(get_namespace_name(namespace), request.name, version, GetUserId());
+	if (projection.row_filter != NULL)
+		cqrs_build_filter_view(&projection, version, true, projection.row_filter);
 	projection.last_version = version->number;
 	cqrs_projection_insert(&projection);
 	cqrs_make_known(version, projection.view);

@@ -36,6 +36,9 @@ extern void cqrs_make_known(CqrsVersion *version, Oid view);
 /* The projection served by 'view', locked for a change by its owner; 'command' names the function for errors. */
 extern CqrsProjection *cqrs_projection_open(Oid view, const char *command);
 
+/* A row filter as given; NULL for an empty one, which is none. */
+extern char *cqrs_projection_filter(const text *argument);
+
 /* Refuse an argument that means nothing here, with 0A000. */
 extern void cqrs_projection_refuse_argument(const char *argument);
 

@@ -1,0 +1,194 @@
+/*
+ * build/filter.c
+ *		Row filters: the condition that a serving view puts on what its readers see.
+ *
+ * A filter is read once, as a user gives it, under his search_path; from then on the serving view itself holds it, as the server understood it, so that
+ * what it names may be renamed.  Where the view is made again the filter is written out of the old one, with every name in it qualified.
+ *
+ * The caller holds the lock on the view.  Memory is CurrentMemoryContext's.
+ */
+#include "postgres.h"
+
+#include "access/relation.h"
+#include "base/names.h"
+#include "base/position.h"
+#include "base/spi.h"
+#include "build/parts.h"
+#include "catalog/pg_type.h"
+#include "nodes/makefuncs.h"
+#include "nodes/nodeFuncs.h"
+#include "parser/parse_clause.h"
+#include "parser/parse_collate.h"
+#include "parser/parse_func.h"
+#include "parser/parse_node.h"
+#include "parser/parse_relation.h"
+#include "parser/parser.h"
+#include "parser/parsetree.h"
+#include "rewrite/rewriteHandler.h"
+#include "rewrite/rewriteManip.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+#include "utils/ruleutils.h"
+
+/* Where the walk through an expression is. */
+typedef struct Walk
+{
+	int			depth;			/* queries that it is in */
+	ParseState *pstate;			/* for the place of an error */
+} Walk;
+
+/*
+ * refuse_text raises for a text that is not one expression.
+ */
+static void
+refuse_text(void)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_SYNTAX_ERROR),
+			 errmsg("a row filter must be one expression"),
+			 errhint("Give what would follow WHERE, for example 'seller = current_user'.")));
+}
+
+/*
+ * parse returns the one expression in the text.
+ *
+ * The server's own mode for expressions lets pass what may follow a SELECT list; there must be none of that.
+ */
+static Node *
+parse(const char *text)
+{
+	RawStmt    *raw = linitial_node(RawStmt, raw_parser(text, RAW_PARSE_PLPGSQL_EXPR));
+	SelectStmt *select = castNode(SelectStmt, raw->stmt);
+	SelectStmt *alone = makeNode(SelectStmt);
+	ResTarget  *target;
+
+	alone->targetList = select->targetList;
+	alone->limitOption = select->limitOption;
+	if (list_length(select->targetList) != 1 || !equal(select, alone))
+		refuse_text();
+	target = linitial_node(ResTarget, select->targetList);
+	if (target->name != NULL || target->indirection != NIL ||
+		(IsA(target->val, ColumnRef) && IsA(llast(((ColumnRef *) target->val)->fields), A_Star)))
+		refuse_text();
+	return target->val;
+}
+
+/*
+ * check_columns refuses whole rows of the view: one of a later version may have other columns.
+ */
+static bool
+check_columns(Node *node, Walk *walk)
+{
+	if (node == NULL)
+		return false;
+	if (IsA(node, Var) && ((Var *) node)->varlevelsup == walk->depth && ((Var *) node)->varattno <= 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("a row filter cannot look at the row as a whole"),
+				 errhint("Name the columns that it depends on."),
+				 parser_errposition(walk->pstate, ((Var *) node)->location)));
+	if (IsA(node, Query))
+	{
+		bool		result;
+
+		walk->depth++;
+		result = query_tree_walker((Query *) node, check_columns, walk, 0);
+		walk->depth--;
+		return result;
+	}
+	return expression_tree_walker(node, check_columns, walk);
+}
+
+/*
+ * write_out writes an expression over the relation, which it knows as number 1, with every name qualified; the relation's own columns as those of
+ * 'alias' where they need it.
+ */
+static char *
+write_out(Node *expression, Oid relation, const char *alias)
+{
+	CqrsIdentity saved;
+	char	   *text;
+
+	cqrs_identity_enter_system(&saved);
+	text = deparse_expression(expression, deparse_context_for(alias, relation), false, false);
+	cqrs_identity_leave(&saved);
+	return text;
+}
+
+/*
+ * cqrs_filter_read reads a filter as the user gives it, as a condition on the view's columns, and writes it for queries over 'alias'.
+ */
+char *
+cqrs_filter_read(Oid view, const char *text, const char *alias)
+{
+	ErrorContextCallback context = {.previous = error_context_stack, .callback = cqrs_position_move, .arg = (void *) text};
+	Relation	relation = relation_open(view, NoLock);
+	ParseState *pstate = make_parsestate(NULL);
+	Walk		walk = {.pstate = pstate};
+	ParseNamespaceItem *item;
+	Node	   *expression;
+
+	error_context_stack = &context;
+	pstate->p_sourcetext = text;
+	item = addRangeTableEntryForRelation(pstate, relation, AccessShareLock, NULL, false, true);
+	addNSItemToQuery(pstate, item, false, true, true);
+	expression = transformWhereClause(pstate, parse(text), EXPR_KIND_WHERE, "row_filter");
+	assign_expr_collations(pstate, expression);
+	(void) check_columns(expression, &walk);
+	error_context_stack = context.previous;
+	free_parsestate(pstate);
+	relation_close(relation, NoLock);
+	return write_out(expression, view, alias);
+}
+
+/*
+ * is_gate tells whether an expression is the call that keeps a view shut.
+ */
+static bool
+is_gate(Node *node)
+{
+	Oid			argument = INT4OID;
+	List	   *name = list_make2(makeString("cqrs_internal"), makeString("gate"));
+
+	return IsA(node, FuncExpr) && ((FuncExpr *) node)->funcid == LookupFuncName(name, 1, &argument, false);
+}
+
+/*
+ * without_gate returns what is left of a view's condition without the gate, which stands alone or before all the rest; NULL if nothing is.
+ */
+static Node *
+without_gate(Node *condition)
+{
+	List	   *parts;
+
+	if (condition == NULL || is_gate(condition))
+		return NULL;
+	if (!is_andclause(condition))
+		return condition;
+	parts = ((BoolExpr *) condition)->args;
+	if (!is_gate(linitial(parts)))
+		return condition;
+	return (Node *) make_ands_explicit(list_copy_tail(parts, 1));
+}
+
+/*
+ * cqrs_filter_of_view writes the filter that a serving view holds for queries over 'alias'; NULL if it has none.
+ */
+char *
+cqrs_filter_of_view(Oid view, const char *alias)
+{
+	Relation	relation = relation_open(view, AccessShareLock);
+	Query	   *query = get_view_query(relation);
+	Node	   *condition = without_gate(copyObject(query->jointree->quals));
+	char	   *text = NULL;
+
+	if (condition != NULL)
+	{
+		int			number = linitial_node(RangeTblRef, query->jointree->fromlist)->rtindex;
+
+		ChangeVarNodes(condition, number, 1, 0);
+		text = write_out(condition, rt_fetch(number, query->rtable)->relid, alias);
+	}
+	relation_close(relation, NoLock);
+	return text;
+}
