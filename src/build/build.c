@@ -16,6 +16,7 @@
 #include "base/locks.h"
 #include "base/names.h"
 #include "base/spi.h"
+#include "base/waitpoint.h"
 #include "build/build.h"
 #include "capture/capture.h"
 #include "lib/stringinfo.h"
@@ -155,6 +156,7 @@ fill(const CqrsVersion *version, Snapshot snapshot)
 	program = cqrs_apply_program(version);
 	fill_table(program, snapshot);
 	CommandCounterIncrement();
+	CQRS_WAIT_POINT("fill");
 	index_key(program);
 	foreach(cell, version->indexes)
 		cqrs_spi_run(cqrs_build_index_statement(version->table, lfirst(cell)));

@@ -12,7 +12,7 @@ use Test::More;
 use Time::HiRes qw(sleep time);
 
 our @EXPORT = qw(
-  new_server differences is_equal caught_up until_true worker_pid
+  new_server differences is_equal caught_up until_true worker_pid stop_at stopped_at
   make_storm storm_projections storm_start storm_finish storm_equal
 );
 
@@ -94,6 +94,28 @@ sub worker_pid
 
 	until_true($node, "SELECT EXISTS ($query)", 30, $database) // die 'no worker came';
 	return $node->safe_psql($database // 'postgres', $query);
+}
+
+# Has processes wait at a point of base/waitpoint.h, until the session that is returned quits.
+sub stop_at
+{
+	my ($node, $point, $database) = @_;
+	my $session = $node->background_psql($database // 'postgres');
+
+	$session->query_safe("SELECT pg_advisory_lock(hashtext('cqrs'), hashtext('$point'))");
+	return $session;
+}
+
+# The process that waits there, waited for.
+sub stopped_at
+{
+	my ($node, $point, $database) = @_;
+	my $query = qq{SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND database = (
+		SELECT oid FROM pg_database WHERE datname = current_database()) AND objsubid = 2
+		AND classid = (hashtext('cqrs')::bigint & 4294967295)::oid AND objid = (hashtext('$point')::bigint & 4294967295)::oid};
+
+	until_true($node, "SELECT EXISTS ($query)", 30, $database) // die "nobody came to $point";
+	return $node->safe_psql($database // 'postgres', "$query LIMIT 1");
 }
 
 # ---- the storm: a shop whose tables are written to in every way that has broken read models
