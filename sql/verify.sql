@@ -124,7 +124,6 @@ DELETE FROM share WHERE part = 0;
 SELECT * FROM cqrs.verify('shares');
 
 -- Bad input.
-SELECT * FROM cqrs.verify('items', 0.5);
 SELECT * FROM cqrs.verify('items', NULL);
 SELECT * FROM cqrs.verify(NULL);
 SELECT * FROM cqrs.verify('items', version => 2);

@@ -10,6 +10,7 @@
 #include "plan/plan.h"
 #include "registry/registry.h"
 #include "utils/snapshot.h"
+#include "utils/tuplestore.h"
 
 typedef enum CqrsOutcome
 {
@@ -74,5 +75,25 @@ extern uint64 cqrs_apply_write(struct _SPI_plan *statement, Snapshot snapshot);
 
 /* Is the applier writing right now?  Asked by the trigger that guards version tables. */
 extern bool cqrs_apply_writing(void);
+
+/* ---- some keys of a version, apart from any window; the caller has brought it to the snapshot, and holds the locks for that ---- */
+
+/* Keys picked at random, and what there is of them.  The stores are the caller's, rows as program->row. */
+typedef struct CqrsSample
+{
+	int64		seed;			/* in: which keys are picked */
+	int64		below;			/* in: how many, as a bound on a hash that is spread over all of int64 */
+	Tuplestorestate *expected;	/* what the definition yields for them */
+	int64		nexpected;
+	Tuplestorestate *found;		/* what the table holds */
+	int64		nfound;
+	int64		keys;
+} CqrsSample;
+
+/* Pick keys of a version whose key has columns. */
+extern void cqrs_apply_sample(const CqrsVersion *version, CqrsSample *sample, Snapshot snapshot);
+
+/* Recompute some keys, rows of the key's columns in their order, and write what differs.  The store is used up. */
+extern void cqrs_apply_repair(const CqrsVersion *version, Tuplestorestate *keys, int64 nkeys, Snapshot snapshot);
 
 #endif							/* CQRS_APPLY_H */

@@ -100,5 +100,7 @@ extern void cqrs_needs_record(const CqrsVersion *version, const CqrsProgram *pro
 /* Returns whether it came to a full evaluation after all, as the cheaper way. */
 extern bool cqrs_strategy_keys(CqrsProgramEntry *entry, CqrsWindow *window, Snapshot snapshot);
 extern void cqrs_strategy_full(CqrsProgramEntry *entry, Snapshot snapshot);
+extern void cqrs_strategy_repair(CqrsProgramEntry *entry, Tuplestorestate *keys, int64 nkeys, Snapshot snapshot);
+extern void cqrs_strategy_sample(CqrsProgramEntry *entry, CqrsSample *sample, Snapshot snapshot);
 
 #endif							/* CQRS_APPLY_PARTS_H */

@@ -425,3 +425,105 @@ cqrs_strategy_keys(CqrsProgramEntry *entry, CqrsWindow *window, Snapshot snapsho
 	}
 	return full;
 }
+
+/*
+ * patterns_of splits keys into patterns, with the cheaper way to recompute each.
+ */
+static List *
+patterns_of(CqrsProgramEntry *entry, Tuplestorestate *keys, int64 nkeys)
+{
+	const CqrsProgram *program = cqrs_program_of(entry);
+	List	   *patterns = split(program, keys, nkeys, program->affected, NULL);
+
+	if (program->nested)
+		(void) choose_statements(entry, patterns);
+	return patterns;
+}
+
+/*
+ * cqrs_strategy_repair recomputes some keys, given with columns as program->affected, and merges what comes of them.  The store is used up.
+ */
+void
+cqrs_strategy_repair(CqrsProgramEntry *entry, Tuplestorestate *keys, int64 nkeys, Snapshot snapshot)
+{
+	ListCell   *cell;
+
+	if (cqrs_program_of(entry)->nkeys == 0)
+	{
+		tuplestore_end(keys);
+		cqrs_strategy_full(entry, snapshot);
+		return;
+	}
+	nkeys = each_once(entry, &keys, nkeys, snapshot);
+	foreach(cell, patterns_of(entry, keys, nkeys))
+	{
+		Pattern    *pattern = lfirst(cell);
+
+		recompute_pattern(entry, pattern, snapshot);
+		tuplestore_end(pattern->rows);
+	}
+}
+
+/*
+ * sample_keys picks keys of the table and of the definition, each once; returns how many.
+ */
+static int64
+sample_keys(CqrsProgramEntry *entry, const CqrsSample *sample, Tuplestorestate **keys, Snapshot snapshot)
+{
+	const CqrsProgram *program = cqrs_program_of(entry);
+	int64		nkeys = 0;
+
+	*keys = new_store();
+	for (int of_table = 0; of_table <= 1; of_table++)
+	{
+		char	   *text = cqrs_plan_sample(program, of_table, sample->seed, sample->below);
+
+		nkeys += cqrs_spi_select(cqrs_spi_prepare(text, 0, NULL, false), snapshot, *keys);
+	}
+	return each_once(entry, keys, nkeys, snapshot);
+}
+
+/*
+ * check_types raises unless the table's columns still have the definition's types: its rows are to be read as rows of the definition.
+ */
+static void
+check_types(const CqrsProgram *program)
+{
+	for (int i = 0; i < program->row->natts; i++)
+	{
+		Form_pg_attribute column = TupleDescAttr(program->row, i);
+		AttrNumber	attnum = get_attnum(program->table, NameStr(column->attname));
+
+		if (attnum == InvalidAttrNumber || get_atttype(program->table, attnum) != column->atttypid)
+			ereport(ERROR,
+					(errcode(ERRCODE_DATATYPE_MISMATCH),
+					 errmsg("column \"%s\" of \"%s\" is not what the projection made it", NameStr(column->attname),
+							get_rel_name(program->table))));
+	}
+}
+
+/*
+ * cqrs_strategy_sample picks keys, and puts what the definition yields for them and what the table holds into the sample's stores.
+ */
+void
+cqrs_strategy_sample(CqrsProgramEntry *entry, CqrsSample *sample, Snapshot snapshot)
+{
+	const CqrsProgram *program = cqrs_program_of(entry);
+	Tuplestorestate *keys;
+	ListCell   *cell;
+
+	check_types(program);
+	sample->keys = sample_keys(entry, sample, &keys, snapshot);
+	foreach(cell, patterns_of(entry, keys, sample->keys))
+	{
+		Pattern    *pattern = lfirst(cell);
+
+		cqrs_spi_offer(CQRS_AFFECTED, program->affected, pattern->rows, pattern->nrows);
+		sample->nexpected += select_into(cqrs_program_statements(entry, pattern->compute, 0, pattern->nulls, pattern->nrows),
+										 snapshot, sample->expected);
+		sample->nfound += cqrs_spi_select(cqrs_spi_prepare(cqrs_plan_found(program, pattern->nulls), 0, NULL, false),
+										  snapshot, sample->found);
+		cqrs_spi_withdraw(CQRS_AFFECTED);
+		tuplestore_end(pattern->rows);
+	}
+}

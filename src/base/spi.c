@@ -298,13 +298,13 @@ cqrs_spi_withdraw(const char *name)
  * cqrs_spi_open starts a streaming read of a SELECT under 'snapshot'.
  */
 CqrsCursor *
-cqrs_spi_open(CqrsStatement *statement, Snapshot snapshot)
+cqrs_spi_open(CqrsStatement *statement, Datum *values, Snapshot snapshot)
 {
 	MemoryContext caller = CurrentMemoryContext;
 	CqrsCursor *cursor = palloc0(sizeof(CqrsCursor));
 
 	push_snapshot(snapshot);
-	cursor->portal = SPI_cursor_open(NULL, statement, NULL, NULL, true);
+	cursor->portal = SPI_cursor_open(NULL, statement, values, NULL, true);
 	PopActiveSnapshot();
 	MemoryContextSwitchTo(caller);
 	return cursor;

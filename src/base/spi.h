@@ -82,11 +82,11 @@ extern void cqrs_spi_offer(const char *name, TupleDesc desc, Tuplestorestate *ro
 extern void cqrs_spi_withdraw(const char *name);
 
 /*
- * A streaming read of one SELECT under 'snapshot' (own earlier commands visible): open, fetch rows one at a time (NULL at the
- * end; the tuple is valid until the next fetch), close.
+ * A streaming read of one SELECT under 'snapshot' (own earlier commands visible), with parameters, none null, if it has any: open, fetch rows one at a
+ * time (NULL at the end; the tuple is valid until the next fetch), close.
  */
 typedef struct CqrsCursor CqrsCursor;
-extern CqrsCursor *cqrs_spi_open(CqrsStatement *statement, Snapshot snapshot);
+extern CqrsCursor *cqrs_spi_open(CqrsStatement *statement, Datum *values, Snapshot snapshot);
 extern HeapTuple cqrs_spi_fetch(CqrsCursor *cursor, TupleDesc *desc);
 extern void cqrs_spi_close(CqrsCursor *cursor);
 

@@ -88,3 +88,8 @@ CREATE FUNCTION cqrs.verify(
     LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'cqrs_verify';
 COMMENT ON FUNCTION cqrs.verify(regclass, float8, integer)
     IS 'compares a read model with its query at one snapshot; no row means equal';
+
+CREATE FUNCTION cqrs.repair(projection regclass, reason text) RETURNS bigint
+    LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'cqrs_repair';
+COMMENT ON FUNCTION cqrs.repair(regclass, text)
+    IS 'computes again the keys for which a read model differs from its query; returns how many';

@@ -121,6 +121,13 @@ extern char *cqrs_plan_duplicate(const CqrsProgram *program, uint32 nulls);
 /* Null patterns that occur in the table: one bigint column, a row a pattern. */
 extern char *cqrs_plan_patterns(const CqrsProgram *program);
 
+/*
+ * Some keys of the version, columns as program->affected: those in its table, or in its definition, whose hash with 'seed', which is spread over all of
+ * bigint, is less than 'below'.  And the table's rows, columns as program->row, for the affected keys of pattern 'nulls'.  The key has columns.
+ */
+extern char *cqrs_plan_sample(const CqrsProgram *program, bool of_table, int64 seed, int64 below);
+extern char *cqrs_plan_found(const CqrsProgram *program, uint32 nulls);
+
 /* What cqrs.explain prints: List of char *, one line each. */
 extern List *cqrs_plan_explain(const CqrsProgram *program);
 

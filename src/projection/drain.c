@@ -1,6 +1,6 @@
 /*
  * projection/drain.c
- *		Working a projection from one's own session: drain, wait until it serves, explain, verify.
+ *		Working a projection from one's own session: drain, wait until it serves, explain.
  *
  * drain does what the worker does, through the same code, in the caller's transaction; it works without any worker.
  */
@@ -21,13 +21,13 @@
 #include "miscadmin.h"
 #include "outbox/outbox.h"
 #include "plan/plan.h"
+#include "projection/parts.h"
 #include "registry/registry.h"
 #include "shared/shared.h"
 #include "utils/builtins.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 #include "utils/tuplestore.h"
-#include "verify/verify.h"
 
 /* Progress is announced, but the end of a process that would have made it is not. */
 #define LOOK_AGAIN_MS 250
@@ -35,7 +35,6 @@
 PG_FUNCTION_INFO_V1(cqrs_drain);
 PG_FUNCTION_INFO_V1(cqrs_wait_until_serving);
 PG_FUNCTION_INFO_V1(cqrs_explain);
-PG_FUNCTION_INFO_V1(cqrs_verify);
 
 /*
  * raise_halted raises what stopped a version.
@@ -104,6 +103,37 @@ drain_version(const CqrsVersion *version, CqrsBatch *batch)
 	batch->wait = true;
 	cqrs_apply_batch(version->id, batch);
 	return batch->outcome == CQRS_APPLIED;
+}
+
+/*
+ * check_filled refuses a version that cannot be brought to a snapshot now.
+ */
+static void
+check_filled(const CqrsProjection *projection, const CqrsVersion *version)
+{
+	if (projection->paused)
+		raise_paused(projection);
+	if (version->status == CQRS_STATUS_HALTED)
+		raise_halted(projection, version);
+	if (version->state == CQRS_STATE_RETIRED || !cqrs_build_filled(version->id))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("version %d of projection \"%s\" is %s", version->number, cqrs_name_shown(projection->view),
+						cqrs_state_name(version->state)),
+				 errhint("Only a version that has been filled can be compared with anything.")));
+}
+
+/*
+ * cqrs_drain_version brings a version that is filled up to the batch's snapshot, or raises why that cannot be.
+ */
+void
+cqrs_drain_version(const CqrsProjection *projection, const CqrsVersion *version, CqrsBatch *batch)
+{
+	char	   *name = cqrs_name_shown(projection->view);
+
+	check_filled(projection, version);
+	if (!drain_version(version, batch))
+		raise_not_ready(version->id, name);
 }
 
 /*
@@ -311,85 +341,5 @@ cqrs_explain(PG_FUNCTION_ARGS)
 
 		tuplestore_putvalues(result->setResult, result->setDesc, &value, &isnull);
 	}
-	return (Datum) 0;
-}
-
-/*
- * version_argument returns the version that verify is asked for: the serving one, or a number.
- */
-static CqrsVersion *
-version_argument(const CqrsProjection *projection, bool given, int32 number)
-{
-	ListCell   *cell;
-
-	foreach(cell, cqrs_version_list(projection->id))
-	{
-		CqrsVersion *version = lfirst(cell);
-
-		if (given ? version->number == number : version->state == CQRS_STATE_SERVING)
-			return version;
-	}
-	ereport(ERROR,
-			(errcode(ERRCODE_UNDEFINED_OBJECT),
-			 given ? errmsg("projection \"%s\" has no version %d", cqrs_name_shown(projection->view), number) :
-			 errmsg("projection \"%s\" is not serving yet", cqrs_name_shown(projection->view)),
-			 errhint("See the view cqrs.versions.")));
-}
-
-/*
- * check_verifiable refuses what cannot be compared at a snapshot now.
- */
-static void
-check_verifiable(const CqrsProjection *projection, const CqrsVersion *version)
-{
-	if (projection->paused)
-		raise_paused(projection);
-	if (version->status == CQRS_STATUS_HALTED)
-		raise_halted(projection, version);
-	if (version->state == CQRS_STATE_RETIRED || !cqrs_build_filled(version->id))
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("version %d of projection \"%s\" is %s", version->number, cqrs_name_shown(projection->view),
-						cqrs_state_name(version->state)),
-				 errhint("Only a version that has been filled can be verified.")));
-}
-
-/*
- * cqrs.verify(projection regclass, sample float8 DEFAULT 1.0, version integer DEFAULT NULL)
- *			RETURNS TABLE(key jsonb, difference text, expected jsonb, found jsonb)
- *
- * Compares a version's table with its query at one snapshot, up to which it first applies all changes: no row means that they are equal.
- * 'difference' is missing (in the query only), extra (in the table only) or different.
- *
- * Errors: as cqrs.drain; 0A000 a sample other than 1; 42704 no such version; 55000 a version that has not been filled.
- */
-Datum
-cqrs_verify(PG_FUNCTION_ARGS)
-{
-	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
-	CqrsProjection *projection;
-	CqrsVersion *version;
-	CqrsBatch	batch = {0};
-	char	   *name;
-
-	if (PG_ARGISNULL(0))
-		cqrs_arguments_refuse_null("projection");
-	if (PG_ARGISNULL(1) || PG_GETARG_FLOAT8(1) != 1.0)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("only whole projections can be verified"),
-				 errhint("Leave out the argument \"sample\".")));
-	cqrs_apply_check_caller("cqrs.verify()");
-	projection = cqrs_projection_argument(PG_GETARG_OID(0));
-	cqrs_projection_check_owner(projection);
-	version = version_argument(projection, !PG_ARGISNULL(2), PG_ARGISNULL(2) ? 0 : PG_GETARG_INT32(2));
-	check_verifiable(projection, version);
-	InitMaterializedSRF(fcinfo, 0);
-	name = cqrs_name_shown(projection->view);
-	if (!drain_version(version, &batch))
-		raise_not_ready(version->id, name);
-	cqrs_verify_compare(version, result->setDesc, result->setResult, batch.snapshot);
-	cqrs_apply_check_locked(version, batch.locked);
-	UnregisterSnapshot(batch.snapshot);
 	return (Datum) 0;
 }

@@ -7,6 +7,7 @@
 
 #include "postgres.h"
 
+#include "apply/apply.h"
 #include "nodes/pg_list.h"
 #include "registry/registry.h"
 #include "utils/jsonb.h"
@@ -35,6 +36,12 @@ extern void cqrs_make_known(CqrsVersion *version, Oid view);
 
 /* The projection served by 'view', locked for a change by its owner; 'command' names the function for errors. */
 extern CqrsProjection *cqrs_projection_open(Oid view, const char *command);
+
+/*
+ * Bring a version, which must be filled, up to the snapshot of a batch, in this transaction: the batch is applied, and its snapshot the caller's to
+ * unregister.  The caller has had cqrs_apply_check_caller say that this is possible here.  Errors as of cqrs.drain.
+ */
+extern void cqrs_drain_version(const CqrsProjection *projection, const CqrsVersion *version, CqrsBatch *batch);
 
 /* A row filter as given; NULL for an empty one, which is none. */
 extern char *cqrs_projection_filter(const text *argument);

@@ -213,6 +213,20 @@ lasted(int32 projection, int32 number, const char *from, TimestampTz now, bool *
 }
 
 /*
+ * name_projection says, in a row of history in which there is nothing yet, what it is about.
+ */
+static void
+name_projection(Datum *values, bool *nulls, int32 projection, Oid view, int32 version_number)
+{
+	memset(nulls, true, sizeof(bool) * HISTORY_COUNT);
+	values[HISTORY_PROJECTION] = Int32GetDatum(projection);
+	nulls[HISTORY_PROJECTION] = false;
+	values[HISTORY_NAME] = cqrs_rows_text(OidIsValid(view) ? cqrs_name_relation(view) : NULL, &nulls[HISTORY_NAME]);
+	values[HISTORY_VERSION] = Int32GetDatum(version_number);
+	nulls[HISTORY_VERSION] = version_number == 0;
+}
+
+/*
  * cqrs_history_insert records what happened to a projection.
  */
 void
@@ -222,15 +236,25 @@ cqrs_history_insert(int32 projection, Oid view, int32 version_number, const char
 	Datum		values[HISTORY_COUNT];
 	bool		nulls[HISTORY_COUNT];
 
-	memset(nulls, true, sizeof(nulls));
-	values[HISTORY_PROJECTION] = Int32GetDatum(projection);
-	nulls[HISTORY_PROJECTION] = false;
-	values[HISTORY_NAME] = cqrs_rows_text(OidIsValid(view) ? cqrs_name_relation(view) : NULL, &nulls[HISTORY_NAME]);
-	values[HISTORY_VERSION] = Int32GetDatum(version_number);
-	nulls[HISTORY_VERSION] = version_number == 0;
+	name_projection(values, nulls, projection, view, version_number);
 	values[HISTORY_FROM] = cqrs_rows_text(from_state, &nulls[HISTORY_FROM]);
 	values[HISTORY_TO] = cqrs_rows_text(to_state, &nulls[HISTORY_TO]);
 	values[HISTORY_LASTED] = lasted(projection, version_number, from_state, cqrs_clock_now(), &nulls[HISTORY_LASTED]);
+	insert_history(values, nulls, event, reason);
+}
+
+/*
+ * cqrs_history_insert_drift records that keys of a version were found to have drifted, or were mended.
+ */
+void
+cqrs_history_insert_drift(const CqrsVersion *version, const char *event, int64 keys, const char *reason)
+{
+	Datum		values[HISTORY_COUNT];
+	bool		nulls[HISTORY_COUNT];
+
+	name_projection(values, nulls, version->projection, cqrs_projection_get(version->projection, false)->view, version->number);
+	values[HISTORY_CHANGES] = Int64GetDatum(keys);
+	nulls[HISTORY_CHANGES] = false;
 	insert_history(values, nulls, event, reason);
 }
 

@@ -375,6 +375,9 @@ extern void cqrs_upcaster_delete(const CqrsUpcaster *upcaster);
 extern void cqrs_history_insert(int32 projection, Oid view, int32 version_number, const char *event,
 								const char *from_state, const char *to_state, const char *reason);
 
+/* Records that keys of a version were found to have drifted, or were mended, as 'event' says, and how many. */
+extern void cqrs_history_insert_drift(const CqrsVersion *version, const char *event, int64 keys, const char *reason);
+
 /* Records that changes were erased from the outbox: of a table, or an aggregate type. */
 extern void cqrs_history_insert_erasure(const char *source, int64 changes, const char *reason);
 

@@ -1,16 +1,15 @@
 /*
  * verify/merge.c
- *		Two relations as two ordered streams, merged by key into their differences.
+ *		Two sides as two ordered streams, merged by key into their differences.
  *
  * Both are read once, in the order of the key, so memory holds one key's rows at a time.  A key may have several rows on either side; then every row
  * must find its equal.  Leaves what equal means to equal.c, and what becomes of a difference to the caller's sink.
  *
- * Wants a transaction and both relations locked.  Works in SPI's memory, freed at the end.
+ * Wants a transaction and all that is read locked.  Works in SPI's memory, freed at the end.
  */
 #include "postgres.h"
 
 #include "access/htup_details.h"
-#include "access/relation.h"
 #include "base/names.h"
 #include "base/spi.h"
 #include "funcapi.h"
@@ -19,7 +18,6 @@
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
-#include "utils/rel.h"
 #include "utils/ruleutils.h"
 #include "utils/typcache.h"
 #include "verify/equal.h"
@@ -53,8 +51,11 @@ typedef struct Merge
 	MemoryContext group;		/* of the rows of one key */
 } Merge;
 
+/* Names under which rows in stores are read. */
+static const char *const offered[] = {"cqrs_left", "cqrs_right"};
+
 /*
- * copy_column describes column 'position' of one of our rows as the left relation's column.
+ * copy_column describes column 'position' of one of our rows as a column of those compared.
  */
 static void
 copy_column(TupleDesc desc, AttrNumber position, Form_pg_attribute column)
@@ -83,57 +84,48 @@ add_key(Merge *merge, int index, AttrNumber position, Form_pg_attribute column)
 }
 
 /*
- * key_index_of returns which column of the comparison's key an attribute is, or -1.
+ * key_index_of returns which column of the comparison's key a column of the rows is, or -1.
  */
 static int
-key_index_of(const CqrsComparison *comparison, AttrNumber attnum)
+key_index_of(const CqrsComparison *comparison, AttrNumber position)
 {
 	for (int i = 0; i < comparison->nkeys; i++)
-		if (comparison->key[i] == attnum)
+		if (comparison->key[i] == position)
 			return i;
 	return -1;
 }
 
 /*
- * describe finds the columns compared: those of the left relation that are not dropped.
+ * describe makes the types of the rows and of their key, known to whoever is handed one.
  */
 static void
 describe(Merge *merge)
 {
-	Relation	left = relation_open(merge->comparison->left, AccessShareLock);
-	TupleDesc	desc = RelationGetDescr(left);
-	int			live = 0;
-	AttrNumber	position = 0;
+	TupleDesc	desc = merge->comparison->row;
 
-	for (int i = 0; i < desc->natts; i++)
-		if (!TupleDescAttr(desc, i)->attisdropped)
-			live++;
-	merge->row = CreateTemplateTupleDesc(live);
+	merge->row = CreateTemplateTupleDesc(desc->natts);
 	merge->nkeys = merge->comparison->nkeys;
 	merge->key = palloc0(sizeof(KeyColumn) * Max(merge->nkeys, 1));
 	merge->key_desc = CreateTemplateTupleDesc(merge->nkeys);
-	for (int i = 0; i < desc->natts; i++)
+	for (AttrNumber position = 1; position <= desc->natts; position++)
 	{
-		int			key_index = key_index_of(merge->comparison, i + 1);
+		int			key_index = key_index_of(merge->comparison, position);
 
-		if (TupleDescAttr(desc, i)->attisdropped)
-			continue;
-		copy_column(merge->row, ++position, TupleDescAttr(desc, i));
+		copy_column(merge->row, position, TupleDescAttr(desc, position - 1));
 		if (key_index >= 0)
-			add_key(merge, key_index, position, TupleDescAttr(desc, i));
+			add_key(merge, key_index, position, TupleDescAttr(desc, position - 1));
 	}
 	BlessTupleDesc(merge->row);
 	BlessTupleDesc(merge->key_desc);
-	relation_close(left, NoLock);
 }
 
 /*
- * select_text writes the SELECT that streams a relation: the merge's columns, in the order of its key.
+ * select_text writes the SELECT that streams a side: the merge's columns, in the order of its key.
  *
  * The collation is spelled out: a definition's column may have none that ORDER BY could take by itself.
  */
 static char *
-select_text(const Merge *merge, Oid relation)
+select_text(const Merge *merge, const char *from)
 {
 	StringInfoData sql;
 
@@ -142,7 +134,7 @@ select_text(const Merge *merge, Oid relation)
 	for (int i = 0; i < merge->row->natts; i++)
 		appendStringInfo(&sql, "%sq.%s", i ? ", " : "",
 						 cqrs_name_identifier(NameStr(TupleDescAttr(merge->row, i)->attname)));
-	appendStringInfo(&sql, " FROM %s AS q", cqrs_name_relation(relation));
+	appendStringInfo(&sql, " FROM %s", from);
 	for (int i = 0; i < merge->nkeys; i++)
 	{
 		const KeyColumn *key = &merge->key[i];
@@ -173,9 +165,8 @@ advance(const Merge *merge, Side *side)
 		if (TupleDescAttr(desc, i)->atttypid != TupleDescAttr(merge->row, i)->atttypid)
 			ereport(ERROR,
 					(errcode(ERRCODE_DATATYPE_MISMATCH),
-					 errmsg("column \"%s\" has another type in \"%s\" than in \"%s\"",
-							NameStr(TupleDescAttr(desc, i)->attname),
-							cqrs_name_shown(merge->comparison->right), cqrs_name_shown(merge->comparison->left)),
+					 errmsg("column \"%s\" has another type on one side than on the other",
+							NameStr(TupleDescAttr(desc, i)->attname)),
 					 errdetail("It is %s instead of %s.", format_type_be(TupleDescAttr(desc, i)->atttypid),
 							   format_type_be(TupleDescAttr(merge->row, i)->atttypid))));
 }
@@ -317,18 +308,38 @@ merge_key(Merge *merge)
 }
 
 /*
- * open_side starts one relation's stream.
+ * open_side starts the stream of a side, number 'number'; rows that are in a store are offered under a name of our own.
  */
 static void
-open_side(Merge *merge, Side *side, Oid relation, Snapshot snapshot)
+open_side(Merge *merge, int number, const CqrsSide *from, Snapshot snapshot)
 {
-	side->statement = cqrs_spi_prepare(select_text(merge, relation), 0, NULL, false);
-	side->cursor = cqrs_spi_open(side->statement, snapshot);
+	Side	   *side = &merge->sides[number];
+	const char *text = from->from;
+
+	if (from->rows != NULL)
+	{
+		cqrs_spi_offer(offered[number], merge->row, from->rows, from->nrows);
+		text = psprintf("%s AS q", offered[number]);
+	}
+	side->statement = cqrs_spi_prepare(select_text(merge, text), from->nargs, unconstify(Oid *, from->types), false);
+	side->cursor = cqrs_spi_open(side->statement, from->nargs > 0 ? from->values : NULL, snapshot);
 	advance(merge, side);
 }
 
 /*
- * cqrs_verify_merge compares two relations under a snapshot and hands each difference to the sink.
+ * close_side ends the stream of a side.
+ */
+static void
+close_side(Merge *merge, int number, const CqrsSide *from)
+{
+	cqrs_spi_close(merge->sides[number].cursor);
+	cqrs_spi_free(merge->sides[number].statement);
+	if (from->rows != NULL)
+		cqrs_spi_withdraw(offered[number]);
+}
+
+/*
+ * cqrs_verify_merge compares two sides under a snapshot and hands each difference to the sink.
  */
 void
 cqrs_verify_merge(const CqrsComparison *comparison, Snapshot snapshot)
@@ -338,17 +349,14 @@ cqrs_verify_merge(const CqrsComparison *comparison, Snapshot snapshot)
 
 	cqrs_spi_connect();
 	describe(&merge);
-	open_side(&merge, &merge.sides[0], comparison->left, snapshot);
-	open_side(&merge, &merge.sides[1], comparison->right, snapshot);
+	open_side(&merge, 0, &comparison->left, snapshot);
+	open_side(&merge, 1, &comparison->right, snapshot);
 	merge.group = AllocSetContextCreate(CurrentMemoryContext, "cqrs verify key", ALLOCSET_DEFAULT_SIZES);
 	outer = MemoryContextSwitchTo(merge.group);
 	while (merge_key(&merge))
 		MemoryContextReset(merge.group);
 	MemoryContextSwitchTo(outer);
-	for (int side = 0; side < 2; side++)
-	{
-		cqrs_spi_close(merge.sides[side].cursor);
-		cqrs_spi_free(merge.sides[side].statement);
-	}
+	close_side(&merge, 0, &comparison->left);
+	close_side(&merge, 1, &comparison->right);
 	cqrs_spi_finish();
 }

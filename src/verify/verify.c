@@ -1,6 +1,6 @@
 /*
  * verify/verify.c
- *		A version's table against its definition, as rows for SQL.
+ *		A version's table against its definition, and differences as rows for SQL.
  *
  * Leaves locks, the snapshot and bringing the table up to it to the caller: only then is what the comparison says the truth.  Runs as the
  * projection's owner, so row_to_json may call casts that the owner could call anyway.
@@ -8,20 +8,30 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
+#include "access/relation.h"
+#include "apply/apply.h"
+#include "base/names.h"
 #include "base/spi.h"
+#include "common/pg_prng.h"
 #include "fmgr.h"
+#include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
+#include "utils/rel.h"
 #include "verify/verify.h"
 
-/* Where differences go. */
-typedef struct Output
-{
-	TupleDesc	desc;
-	Tuplestorestate *rows;
-} Output;
-
 static const char *const difference_names[] = {"missing", "extra", "different"};
+
+/*
+ * cqrs_verify_shown makes the text of a jsonb object of a row.
+ */
+char *
+cqrs_verify_shown(HeapTuple tuple, TupleDesc desc)
+{
+	if (tuple == NULL)
+		return NULL;
+	return TextDatumGetCString(DirectFunctionCall1(row_to_json, heap_copy_tuple_as_datum(tuple, desc)));
+}
 
 /*
  * row_jsonb makes a jsonb object of a row; 'isnull' where there is none.
@@ -29,22 +39,19 @@ static const char *const difference_names[] = {"missing", "extra", "different"};
 static Datum
 row_jsonb(HeapTuple tuple, TupleDesc desc, bool *isnull)
 {
-	Datum		json;
-
 	*isnull = tuple == NULL;
 	if (tuple == NULL)
 		return (Datum) 0;
-	json = DirectFunctionCall1(row_to_json, heap_copy_tuple_as_datum(tuple, desc));
-	return DirectFunctionCall1(jsonb_in, CStringGetDatum(TextDatumGetCString(json)));
+	return DirectFunctionCall1(jsonb_in, CStringGetDatum(cqrs_verify_shown(tuple, desc)));
 }
 
 /*
- * put_difference is the sink that adds a row to verify's result.
+ * cqrs_verify_put is the sink that adds a row to a function's result.
  */
-static void
-put_difference(void *argument, const CqrsDifferentRows *rows)
+void
+cqrs_verify_put(void *difference_rows, const CqrsDifferentRows *rows)
 {
-	Output	   *output = argument;
+	CqrsDifferenceRows *output = difference_rows;
 	Datum		values[4];
 	bool		nulls[4] = {false};
 
@@ -56,24 +63,83 @@ put_difference(void *argument, const CqrsDifferentRows *rows)
 }
 
 /*
- * cqrs_verify_compare puts the differences between a version's definition (expected) and its table (found) into 'result'.
+ * cqrs_verify_columns describes the columns of a relation that are not dropped.
  */
-void
-cqrs_verify_compare(const CqrsVersion *version, TupleDesc result_desc, Tuplestorestate *result, Snapshot snapshot)
+TupleDesc
+cqrs_verify_columns(Oid relation)
 {
-	Oid			owner = cqrs_projection_owner(cqrs_projection_get(version->projection, false));
-	Output		output = {.desc = result_desc, .rows = result};
-	CqrsComparison comparison = {
-		.left = version->definition,
-		.right = version->table,
-		.nkeys = version->nkeys,
-		.key = version->key,
-		.sink = put_difference,
-		.argument = &output,
-	};
+	Relation	rel = relation_open(relation, AccessShareLock);
+	TupleDesc	desc = RelationGetDescr(rel);
+	TupleDesc	result;
+	AttrNumber	live = 0;
+
+	for (int i = 0; i < desc->natts; i++)
+		live += TupleDescAttr(desc, i)->attisdropped ? 0 : 1;
+	result = CreateTemplateTupleDesc(live);
+	live = 0;
+	for (int i = 0; i < desc->natts; i++)
+		if (!TupleDescAttr(desc, i)->attisdropped)
+			TupleDescCopyEntry(result, ++live, desc, i + 1);
+	relation_close(rel, NoLock);
+	return result;
+}
+
+/*
+ * compare compares a version's definition with its table, or what the comparison has of them already.
+ */
+static void
+compare(const CqrsVersion *version, CqrsComparison *comparison, Snapshot snapshot)
+{
 	CqrsIdentity saved;
 
-	cqrs_identity_enter(&saved, owner, version->settings);
-	cqrs_verify_merge(&comparison, snapshot);
+	comparison->row = cqrs_verify_columns(version->definition);
+	comparison->nkeys = version->nkeys;
+	comparison->key = version->key;
+	(void) cqrs_apply_become_owner(version, &saved);
+	if (comparison->left.rows == NULL)
+		comparison->left.from = psprintf("%s AS q", cqrs_name_relation(version->definition));
+	if (comparison->right.rows == NULL)
+		comparison->right.from = psprintf("%s AS q", cqrs_name_relation(version->table));
+	cqrs_verify_merge(comparison, snapshot);
 	cqrs_identity_leave(&saved);
+}
+
+/*
+ * below_of returns the bound that a share of hashes, spread over all of int64, lies below.
+ */
+static int64
+below_of(double share)
+{
+	return (int64) ((uint64) (share * 18446744073709551616.0) ^ (UINT64CONST(1) << 63));
+}
+
+/*
+ * cqrs_verify_version compares a version, or a share of its keys, picked at random.
+ *
+ * A version with one row is compared as a whole.
+ */
+int64
+cqrs_verify_version(const CqrsVersion *version, double share, CqrsDifferenceSink sink, void *argument, Snapshot snapshot)
+{
+	CqrsComparison comparison = {.sink = sink, .argument = argument};
+	CqrsSample	sample = {0};
+
+	if (share >= 1 || version->nkeys == 0)
+	{
+		compare(version, &comparison, snapshot);
+		return -1;
+	}
+	sample.seed = (int64) pg_prng_uint64(&pg_global_prng_state);
+	sample.below = below_of(share);
+	sample.expected = tuplestore_begin_heap(false, false, work_mem);
+	sample.found = tuplestore_begin_heap(false, false, work_mem);
+	cqrs_apply_sample(version, &sample, snapshot);
+	comparison.left.rows = sample.expected;
+	comparison.left.nrows = sample.nexpected;
+	comparison.right.rows = sample.found;
+	comparison.right.nrows = sample.nfound;
+	compare(version, &comparison, snapshot);
+	tuplestore_end(sample.expected);
+	tuplestore_end(sample.found);
+	return sample.keys;
 }

@@ -1,6 +1,6 @@
 /*
  * verify/verify.h
- *		Two relations compared as multisets, by key, at one snapshot: what verify, compare and repair ask.
+ *		Two sides compared as multisets, by key, at one snapshot: what verify, compare, repair and shadow_read ask.
  */
 #ifndef CQRS_VERIFY_H
 #define CQRS_VERIFY_H
@@ -35,15 +35,26 @@ typedef struct CqrsDifferentRows
 /* Called for each difference, in the order of keys; all it is given is valid during the call only. */
 typedef void (*CqrsDifferenceSink) (void *argument, const CqrsDifferentRows *rows);
 
+/* Where the rows of a side are: in a store, as rows of the columns compared, or in what a SELECT's FROM, which calls it q, says. */
+typedef struct CqrsSide
+{
+	Tuplestorestate *rows;		/* or NULL: */
+	double		nrows;
+	const char *from;			/* text, with what may follow FROM but ORDER BY */
+	int			nargs;			/* parameters in it, none of them null */
+	const Oid  *types;
+	Datum	   *values;
+} CqrsSide;
+
 /*
- * The left relation's columns are compared with those of the same names in the right one.  Rows are told apart by the key columns
- * (attribute numbers of the left one; none: all rows have one key), nulls being equal, and compared column by column: float4 within 1e-5 and
- * float8 within 1e-9, relative, everything else by its binary image.
+ * Columns are found on both sides by their names in 'row'.  Rows are told apart by the key columns (numbers into 'row'; none: all rows have one key), nulls
+ * being equal, and compared column by column: float4 within 1e-5 and float8 within 1e-9, relative, everything else by its binary image.
  */
 typedef struct CqrsComparison
 {
-	Oid			left;
-	Oid			right;
+	CqrsSide	left;
+	CqrsSide	right;
+	TupleDesc	row;
 	int			nkeys;
 	const AttrNumber *key;
 	CqrsDifferenceSink sink;
@@ -51,16 +62,31 @@ typedef struct CqrsComparison
 } CqrsComparison;
 
 /*
- * Compare under 'snapshot', as the user and under the settings in force; opens an SPI nesting of its own.  The caller has locked both relations.
+ * Compare under 'snapshot', as the user and under the settings in force; opens an SPI nesting of its own.  The caller has locked what is read.
  */
 extern void cqrs_verify_merge(const CqrsComparison *comparison, Snapshot snapshot);
 
+/* The columns of a relation that are not dropped, as a row to be compared. */
+extern TupleDesc cqrs_verify_columns(Oid relation);
+
 /*
- * Compare a version's table with its definition under 'snapshot', as its owner and under its settings: a row of 'result_desc' (key jsonb, difference
- * text, expected jsonb, found jsonb) into 'result' for each difference.  The caller has locked the version and what it reads, and has applied
- * its window up to the snapshot.
+ * Compare a version's definition (left) with its table (right) under 'snapshot', as its owner and under its settings: all of it, or with a 'share' below 1
+ * about that share of its keys, picked at random, in time that goes with their number as far as the definition allows.  Returns how many keys it
+ * picked, -1 for all.  The caller has locked the version and what it reads, and has applied its window up to the snapshot.
  */
-extern void cqrs_verify_compare(const CqrsVersion *version, TupleDesc result_desc, Tuplestorestate *result,
-								Snapshot snapshot);
+extern int64 cqrs_verify_version(const CqrsVersion *version, double share, CqrsDifferenceSink sink, void *argument,
+								 Snapshot snapshot);
+
+/* A sink that makes rows for SQL of differences: key jsonb, difference text, left jsonb, right jsonb. */
+typedef struct CqrsDifferenceRows
+{
+	TupleDesc	desc;
+	Tuplestorestate *rows;
+} CqrsDifferenceRows;
+
+extern void cqrs_verify_put(void *difference_rows, const CqrsDifferentRows *rows);
+
+/* A row as jsonb text; NULL for none. */
+extern char *cqrs_verify_shown(HeapTuple tuple, TupleDesc desc);
 
 #endif							/* CQRS_VERIFY_H */

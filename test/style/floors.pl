@@ -13,7 +13,8 @@ my @floors = (
 	[qw(settings window)],
 	[qw(shared registry)],
 	[qw(outbox plan event)],
-	[qw(capture apply token verify command)],
+	[qw(capture apply token command)],
+	[qw(verify)],
 	[qw(build)],
 	[qw(projection erase worker status)],
 	[qw(init)]);
