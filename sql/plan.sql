@@ -155,7 +155,7 @@ SELECT cqrs.create_projection('p', 'SELECT name FROM customer');
 
 -- ---- keys: inferred, what is proved of them, and the strategy
 
-CREATE FUNCTION plan_of(query text, key name[] DEFAULT NULL) RETURNS SETOF text LANGUAGE plpgsql AS $$
+CREATE FUNCTION plan_of(query text, key name[] DEFAULT NULL) RETURNS SETOF text LANGUAGE plpgsql SET client_min_messages = warning AS $$
 BEGIN
     PERFORM cqrs.create_projection('planned', query, key);
     RETURN QUERY SELECT regexp_replace(line, 'cqrs_planned_\d+_v1', 'v1', 'g') FROM cqrs.explain('planned') AS line;
@@ -273,7 +273,7 @@ SELECT plan_of('SELECT j.a AS "Key", lower("select") || E''\n  '' AS s, r FROM (
 -- The judge's queries are compiled for nothing otherwise: the estimates for their joins of empty tables are high.
 SET jit = off;
 CREATE TABLE model (name text PRIMARY KEY, query text);
-CREATE PROCEDURE follow(name text, key name[], query text) LANGUAGE plpgsql AS $$
+CREATE PROCEDURE follow(name text, key name[], query text) LANGUAGE plpgsql SET client_min_messages = warning AS $$
 BEGIN
     INSERT INTO model VALUES (name, query);
     PERFORM cqrs.create_projection(name, query, key);

@@ -73,6 +73,14 @@ extern Oid	cqrs_apply_become_owner(const CqrsVersion *version, struct CqrsIdenti
 struct _SPI_plan;
 extern uint64 cqrs_apply_write(struct _SPI_plan *statement, Snapshot snapshot);
 
+/*
+ * Count what is done for a version, from its beginning to its checkpoint: cqrs_apply_write counts the rows written.  'strategy' is a constant, fill or what
+ * users know.
+ */
+extern void cqrs_effort_begin(void);
+extern void cqrs_effort_strategy(const char *strategy);
+extern CqrsEffort cqrs_effort_end(int64 changes);
+
 /* Is the applier writing right now?  Asked by the trigger that guards version tables. */
 extern bool cqrs_apply_writing(void);
 

@@ -61,6 +61,7 @@ cqrs_apply_write(CqrsStatement *statement, Snapshot snapshot)
 		writing = false;
 	}
 	PG_END_TRY();
+	cqrs_effort_written(processed);
 	return processed;
 }
 
@@ -395,6 +396,7 @@ apply_window(CqrsVersion *version, CqrsBatch *batch)
 	CqrsWindow	window;
 	bool		captured = cqrs_version_covered(version->id);	/* asked before the snapshot: what a source is captured for may grow meanwhile */
 
+	cqrs_effort_begin();
 	batch->full = is_detaching(version);	/* before it, too: what ends the detaching is in the window then */
 	batch->snapshot = cqrs_apply_snapshot();
 	captured = captured && !is_suspended(version);	/* after it: it may see what was changed since capture was suspended */
@@ -410,8 +412,11 @@ apply_window(CqrsVersion *version, CqrsBatch *batch)
 	batch->outcome = CQRS_APPLIED;
 	if (batch->full || window.changes > 0 || window.passed_over >= PASSED_OVER_LIMIT || window.lets_go)
 	{
+		CqrsEffort	effort = cqrs_effort_end(window.changes);
+
 		cqrs_checkpoint_insert(version->id, cqrs_window_checkpoint(batch->snapshot),
-							   window.position > 0 || !checkpoint->ours ? window.position : checkpoint->position, as_of);
+							   window.position > 0 || !checkpoint->ours ? window.position : checkpoint->position,
+							   as_of, &effort);
 		cqrs_shared_announce_at_commit();
 		if (batch->wait)
 			cqrs_shared_ask_upkeep_at_commit();

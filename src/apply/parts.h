@@ -95,6 +95,10 @@ typedef enum CqrsNeeds
 extern CqrsNeeds cqrs_needs_compare(const CqrsVersion *version, const CqrsProgram *program);
 extern void cqrs_needs_record(const CqrsVersion *version, const CqrsProgram *program);
 
+/* ---- effort.c: what a batch does, counted; more of it in apply.h ---- */
+extern void cqrs_effort_keys(int64 keys);
+extern void cqrs_effort_written(int64 rows);
+
 /* ---- strategy.c: statements in order ---- */
 
 /* Returns whether it came to a full evaluation after all, as the cheaper way. */

@@ -272,6 +272,7 @@ cqrs_strategy_full(CqrsProgramEntry *entry, Snapshot snapshot)
 	List	   *patterns = split(program, computed, ncomputed, program->row, program->key);
 	ListCell   *cell;
 
+	cqrs_effort_strategy("full");
 	if (!bms_is_empty(program->key_nullable))
 		add_table_patterns(entry, &patterns, snapshot);
 	foreach(cell, patterns)
@@ -406,6 +407,8 @@ cqrs_strategy_keys(CqrsProgramEntry *entry, CqrsWindow *window, Snapshot snapsho
 	bool		full = naffected < 0;
 	ListCell   *cell;
 
+	cqrs_effort_strategy("keys");
+	cqrs_effort_keys(Max(naffected, 0));
 	if (naffected > 0 && program->nkeys > 0)
 	{
 		patterns = split(program, affected, naffected, program->affected, NULL);

@@ -177,6 +177,7 @@ cqrs_build_fill(int32 id, bool wait)
 	TimestampTz as_of;
 	Snapshot	snapshot;
 	List	   *locked;
+	CqrsEffort	effort;
 
 	if (version == NULL || cqrs_build_filled(id))
 		return !busy;
@@ -184,8 +185,11 @@ cqrs_build_fill(int32 id, bool wait)
 		return false;
 	as_of = cqrs_clock_now();
 	snapshot = cqrs_apply_snapshot();
+	cqrs_effort_begin();
+	cqrs_effort_strategy("fill");
 	fill(version, snapshot);
-	cqrs_checkpoint_insert(id, cqrs_window_checkpoint(snapshot), 0, as_of);
+	effort = cqrs_effort_end(0);
+	cqrs_checkpoint_insert(id, cqrs_window_checkpoint(snapshot), 0, as_of, &effort);
 	UnregisterSnapshot(snapshot);
 	if (!cqrs_apply_still_locked(version, locked))
 		cqrs_version_distrust(version, "a table joined what the query reads during the fill");

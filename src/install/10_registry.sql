@@ -95,9 +95,14 @@ CREATE TABLE cqrs_internal.checkpoint (
     system_identifier bigint NOT NULL,
     database          oid NOT NULL,
     registry          oid NOT NULL,
+    strategy          text,
+    changes           bigint NOT NULL,
+    keys              bigint,
+    written           bigint NOT NULL,
+    duration          interval NOT NULL,
     CONSTRAINT checkpoint_pkey PRIMARY KEY (version, number)
 );
-COMMENT ON TABLE cqrs_internal.checkpoint IS 'up to which snapshot each version has applied all changes, and whose transactions that snapshot speaks of; inserted, never updated';
+COMMENT ON TABLE cqrs_internal.checkpoint IS 'up to which snapshot each version has applied all changes, and whose transactions that snapshot speaks of, with what the batch was; inserted, never updated';
 
 CREATE TABLE cqrs_internal.segment (
     number            integer NOT NULL,

@@ -77,22 +77,39 @@ key_line(const CqrsProgram *program)
 }
 
 /*
+ * column_names lists columns of a source.
+ */
+static char *
+column_names(const CqrsProgramSource *source, const Bitmapset *columns)
+{
+	StringInfoData names;
+	int			column = -1;
+
+	initStringInfo(&names);
+	while ((column = bms_next_member(columns, column)) >= 0)
+		appendStringInfo(&names, "%s%s", names.len ? ", " : "",
+						 cqrs_name_identifier(get_attname(source->relation, column, false)));
+	return names.data;
+}
+
+/*
  * source_line says which columns of a source are read, and how it is followed.
  */
 static char *
 source_line(const CqrsProgramSource *source)
 {
-	StringInfoData what;
-	int			column = -1;
-	int			separator = 0;
+	char	   *what = psprintf("source %s (%s)", cqrs_name_shown(source->relation), column_names(source, source->watched));
 
-	initStringInfo(&what);
-	appendStringInfo(&what, "source %s (", cqrs_name_shown(source->relation));
-	while ((column = bms_next_member(source->watched, column)) >= 0)
-		appendStringInfo(&what, "%s%s", separator++ ? ", " : "",
-						 cqrs_name_identifier(get_attname(source->relation, column, false)));
-	appendStringInfoChar(&what, ')');
-	return strategy_line(what.data, source->strategy, source->reason);
+	return strategy_line(what, source->strategy, source->reason);
+}
+
+/*
+ * images_line says what is captured of a source's changes besides the fact that a column has changed, which statements find in deltas.
+ */
+static char *
+images_line(const CqrsProgramSource *source)
+{
+	return psprintf("images of %s: (%s)", cqrs_name_shown(source->relation), column_names(source, source->imaged));
 }
 
 /*
@@ -149,11 +166,21 @@ cqrs_plan_explain(const CqrsProgram *program)
 {
 	List	   *lines = NIL;
 	int			key = -1;
+	ListCell   *cell;
 
 	lines = lappend(lines, strategy_line("strategy", program->strategy, program->reason));
 	lines = lappend(lines, key_line(program));
 	for (int i = 0; i < program->nsources; i++)
 		lines = lappend(lines, source_line(&program->sources[i]));
+	for (int i = 0; i < program->nsources; i++)
+		if (program->strategy == CQRS_STRATEGY_KEYS)
+			lines = lappend(lines, images_line(&program->sources[i]));
+	foreach(cell, cqrs_plan_advice(program))
+	{
+		const CqrsAdvice *advice = lfirst(cell);
+
+		lines = lappend(lines, psprintf("an index would help %s: %s;", advice->purpose, advice->statement));
+	}
 	for (int i = 0; i < program->nsources; i++)
 		lines = affected_lines(lines, program, i);
 	lines = lappend(lines, psprintf("evaluate: %s", cqrs_plan_evaluate(program)));

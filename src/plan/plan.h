@@ -128,6 +128,18 @@ extern char *cqrs_plan_patterns(const CqrsProgram *program);
 extern char *cqrs_plan_sample(const CqrsProgram *program, bool of_table, int64 seed, int64 below);
 extern char *cqrs_plan_found(const CqrsProgram *program, uint32 nulls);
 
+/* An index on a source that would spare scans of all of it. */
+typedef struct CqrsAdvice
+{
+	Oid			source;
+	const char *purpose;		/* in words that follow "would help" */
+	const char *statement;		/* CREATE INDEX … */
+} CqrsAdvice;
+
+/* The indexes that would help now: List of CqrsAdvice *.  And a notice for each that recomputing a key will want once sources are large. */
+extern List *cqrs_plan_advice(const CqrsProgram *program);
+extern void cqrs_plan_notify(const CqrsProgram *program);
+
 /* What cqrs.explain prints: List of char *, one line each. */
 extern List *cqrs_plan_explain(const CqrsProgram *program);
 

@@ -221,6 +221,23 @@ extern void cqrs_relation_check(const CqrsCheck *check, Oid relation, Oid owner,
 /* The same for a source of a projection that exists, when its program is derived. */
 extern void cqrs_relation_recheck(Oid relation);
 
+/* ---- suppose.c ---- */
+
+/* A column of an index that is not there. */
+typedef struct CqrsLacking
+{
+	Oid			table;
+	AttrNumber	column;
+	Node	   *expression;		/* where there is no column: over the table as the first relation */
+} CqrsLacking;
+
+/*
+ * The indexes by which the cheapest of some statements, which do the same for one key or one changed row, would look up what it finds by reading tables whole:
+ * List of List of
+ * CqrsLacking *, the columns of each.  By structure: whatever tables hold, as if they were large.
+ */
+extern List *cqrs_suppose_lacking(const CqrsProgram *program, List *statements, bool by_structure);
+
 /* ---- functions.c ---- */
 
 /* What a function of the server that is not immutable answers from besides its arguments and settings, in words; NULL if nothing. */

@@ -1,6 +1,6 @@
 /*
  * projection/drain.c
- *		Working a projection from one's own session: drain, wait until it serves, explain.
+ *		Working a projection from one's own session: drain, wait until it serves.
  *
  * drain does what the worker does, through the same code, in the caller's transaction; it works without any worker.
  */
@@ -17,7 +17,6 @@
 #include "build/build.h"
 #include "capture/capture.h"
 #include "fmgr.h"
-#include "funcapi.h"
 #include "miscadmin.h"
 #include "outbox/outbox.h"
 #include "plan/plan.h"
@@ -27,14 +26,12 @@
 #include "utils/builtins.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
-#include "utils/tuplestore.h"
 
 /* Progress is announced, but the end of a process that would have made it is not. */
 #define LOOK_AGAIN_MS 250
 
 PG_FUNCTION_INFO_V1(cqrs_drain);
 PG_FUNCTION_INFO_V1(cqrs_wait_until_serving);
-PG_FUNCTION_INFO_V1(cqrs_explain);
 
 /*
  * raise_halted raises what stopped a version.
@@ -308,38 +305,4 @@ cqrs_wait_until_serving(PG_FUNCTION_ARGS)
 			PG_RETURN_BOOL(false);
 		cqrs_shared_wait_progress(seen, Min(left, LOOK_AGAIN_MS));
 	}
-}
-
-/*
- * cqrs.explain(projection regclass) RETURNS SETOF text
- *
- * How the projection is maintained: its strategy and why, what it reads, and every statement.
- *
- * Errors: 42809 not a projection, 42501 not its owner.
- */
-Datum
-cqrs_explain(PG_FUNCTION_ARGS)
-{
-	CqrsProjection *projection = cqrs_projection_argument(PG_GETARG_OID(0));
-	CqrsVersion *version = cqrs_version_serving(projection->id);
-	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
-	CqrsIdentity saved;
-	List	   *lines;
-	ListCell   *cell;
-
-	cqrs_projection_check_owner(projection);
-	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
-	if (version == NULL)
-		return (Datum) 0;
-	(void) cqrs_apply_become_owner(version, &saved);
-	lines = cqrs_plan_explain(cqrs_apply_program(version));
-	cqrs_identity_leave(&saved);
-	foreach(cell, lines)
-	{
-		Datum		value = CStringGetTextDatum(lfirst(cell));
-		bool		isnull = false;
-
-		tuplestore_putvalues(result->setResult, result->setDesc, &value, &isnull);
-	}
-	return (Datum) 0;
 }

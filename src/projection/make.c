@@ -230,6 +230,7 @@ register_sources(const CqrsVersion *version)
 {
 	CqrsProgram *program = cqrs_plan_derive(version->definition, version->table, version->key, version->nkeys);
 
+	cqrs_plan_notify(program);	/* before they are put into another order, which statements would not know */
 	qsort(program->sources, program->nsources, sizeof(CqrsProgramSource), compare_relations);
 	for (int i = 0; i < program->nsources; i++)
 	{

@@ -89,6 +89,16 @@ typedef struct CqrsVersion
 	TimestampTz status_since;
 } CqrsVersion;
 
+/* What was done to come to a checkpoint. */
+typedef struct CqrsEffort
+{
+	const char *strategy;		/* fill, or how changes were applied; NULL: there was nothing to do */
+	int64		changes;
+	int64		keys;			/* recomputed; -1: it went by other things than keys */
+	int64		written;		/* rows of the version's table */
+	int64		microseconds;
+} CqrsEffort;
+
 /* A checkpoint with the identity of the cluster and database that it speaks of. */
 typedef struct CqrsCheckpoint
 {
@@ -98,6 +108,7 @@ typedef struct CqrsCheckpoint
 	int64		position;		/* of the last change applied */
 	TimestampTz as_of;			/* when its snapshot was taken */
 	bool		ours;			/* false: written in another cluster or database, or lies in the future: the version is stale */
+	CqrsEffort	effort;
 } CqrsCheckpoint;
 
 typedef struct CqrsSource
@@ -225,8 +236,12 @@ extern const char *cqrs_status_name(CqrsStatus status);
 /* ---- checkpoints: inserted, never updated, newest first ---- */
 extern CqrsCheckpoint *cqrs_checkpoint_latest(int32 version);	/* NULL before the fill */
 
+/* The newest few, oldest first. */
+extern List *cqrs_checkpoint_list(int32 version);
+
 /* Insert the next one for the version and prune old ones it can see no reader of (all but the newest few). */
-extern void cqrs_checkpoint_insert(int32 version, const CqrsSnapshot *snapshot, int64 position, TimestampTz as_of);
+extern void cqrs_checkpoint_insert(int32 version, const CqrsSnapshot *snapshot, int64 position, TimestampTz as_of,
+								   const CqrsEffort *effort);
 
 /* ---- sources ---- */
 extern CqrsSource *cqrs_source_get(int32 id);

@@ -24,8 +24,12 @@ enum
 enum
 {
 	CHECKPOINT_VERSION, CHECKPOINT_NUMBER, CHECKPOINT_SNAPSHOT, CHECKPOINT_POSITION, CHECKPOINT_AS_OF, CHECKPOINT_SYSTEM,
-	CHECKPOINT_DATABASE, CHECKPOINT_REGISTRY, CHECKPOINT_COUNT
+	CHECKPOINT_DATABASE, CHECKPOINT_REGISTRY, CHECKPOINT_STRATEGY, CHECKPOINT_CHANGES, CHECKPOINT_KEYS, CHECKPOINT_WRITTEN,
+	CHECKPOINT_DURATION, CHECKPOINT_COUNT
 };
+
+/* So many checkpoints are kept, for cqrs.explain to show what the last batches were. */
+#define CHECKPOINTS_KEPT 10
 
 static const char *const state_names[] = {"building", "shadow", "serving", "standby", "retired"};
 static const char *const status_names[] = {"running", "stale", "failing", "halted"};
@@ -401,6 +405,11 @@ read_checkpoint(const Datum *values, const bool *nulls)
 	checkpoint->as_of = DatumGetTimestampTz(values[CHECKPOINT_AS_OF]);
 	checkpoint->ours = cqrs_registry_is_ours(&values[CHECKPOINT_SYSTEM]) &&
 		FullTransactionIdPrecedesOrEquals(checkpoint->snapshot->xmax, ReadNextFullTransactionId());
+	checkpoint->effort.strategy = cqrs_rows_string(values, nulls, CHECKPOINT_STRATEGY);
+	checkpoint->effort.changes = DatumGetInt64(values[CHECKPOINT_CHANGES]);
+	checkpoint->effort.keys = nulls[CHECKPOINT_KEYS] ? -1 : DatumGetInt64(values[CHECKPOINT_KEYS]);
+	checkpoint->effort.written = DatumGetInt64(values[CHECKPOINT_WRITTEN]);
+	checkpoint->effort.microseconds = DatumGetIntervalP(values[CHECKPOINT_DURATION])->time;
 	return checkpoint;
 }
 
@@ -416,16 +425,28 @@ cqrs_checkpoint_latest(int32 version)
 }
 
 /*
- * cqrs_checkpoint_insert sets a version's checkpoint, as a new row; the one before the last is removed.
+ * cqrs_checkpoint_list returns the checkpoints of a version that are kept, oldest first.
+ */
+List *
+cqrs_checkpoint_list(int32 version)
+{
+	CqrsRowScan scan = of_version(CQRS_CAT_CHECKPOINT, "checkpoint_pkey", version);
+
+	return cqrs_rows_read(&scan, read_checkpoint);
+}
+
+/*
+ * cqrs_checkpoint_insert sets a version's checkpoint, as a new row; the oldest of those that are kept is removed.
  *
  * Rows are never updated: while a dump holds an old xmin, every reader would walk over all the dead ones first.
  */
 void
-cqrs_checkpoint_insert(int32 version, const CqrsSnapshot *snapshot, int64 position, TimestampTz as_of)
+cqrs_checkpoint_insert(int32 version, const CqrsSnapshot *snapshot, int64 position, TimestampTz as_of, const CqrsEffort *effort)
 {
 	CqrsCheckpoint *latest = cqrs_checkpoint_latest(version);
 	int64		number = latest ? latest->number + 1 : 1;
 	CqrsRowScan old = of_version(CQRS_CAT_CHECKPOINT, "checkpoint_pkey", version);
+	Interval	duration = {.time = effort->microseconds};
 	Datum		values[CHECKPOINT_COUNT];
 	bool		nulls[CHECKPOINT_COUNT] = {false};
 
@@ -435,8 +456,14 @@ cqrs_checkpoint_insert(int32 version, const CqrsSnapshot *snapshot, int64 positi
 	values[CHECKPOINT_POSITION] = Int64GetDatum(position);
 	values[CHECKPOINT_AS_OF] = TimestampTzGetDatum(as_of);
 	cqrs_registry_put_origin(&values[CHECKPOINT_SYSTEM]);
+	values[CHECKPOINT_STRATEGY] = cqrs_rows_text(effort->strategy, &nulls[CHECKPOINT_STRATEGY]);
+	values[CHECKPOINT_CHANGES] = Int64GetDatum(effort->changes);
+	values[CHECKPOINT_KEYS] = Int64GetDatum(effort->keys);
+	nulls[CHECKPOINT_KEYS] = effort->keys < 0;
+	values[CHECKPOINT_WRITTEN] = Int64GetDatum(effort->written);
+	values[CHECKPOINT_DURATION] = IntervalPGetDatum(&duration);
 	cqrs_rows_insert(CQRS_CAT_CHECKPOINT, values, nulls);
 
-	cqrs_rows_key_int8(&old, CHECKPOINT_NUMBER + 1, number - 2);
+	cqrs_rows_key_int8(&old, CHECKPOINT_NUMBER + 1, number - CHECKPOINTS_KEPT);
 	(void) cqrs_rows_delete(&old);
 }
