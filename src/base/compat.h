@@ -36,10 +36,12 @@
 
 #if PG_VERSION_NUM < 160000
 #define cqrs_compat_owns_function(function, user) pg_proc_ownercheck(function, user)
+#define cqrs_compat_owns_database(database, user) pg_database_ownercheck(database, user)
 #define cqrs_compat_may_execute(function, user) (pg_proc_aclcheck(function, user, ACL_EXECUTE) == ACLCHECK_OK)
 #define cqrs_compat_may_create(database, user) (pg_database_aclcheck(database, user, ACL_CREATE) == ACLCHECK_OK)
 #else
 #define cqrs_compat_owns_function(function, user) object_ownercheck(ProcedureRelationId, function, user)
+#define cqrs_compat_owns_database(database, user) object_ownercheck(DatabaseRelationId, database, user)
 #define cqrs_compat_may_execute(function, user) \
 	(object_aclcheck(ProcedureRelationId, function, user, ACL_EXECUTE) == ACLCHECK_OK)
 #define cqrs_compat_may_create(database, user) \

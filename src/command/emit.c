@@ -104,7 +104,22 @@ check_metadata(Jsonb *given)
 }
 
 /*
- * complete_metadata adds to what the caller gave an id for the event, the user who is logged in, and the time.
+ * push_command adds what the event has from the command that is being executed, unless the caller gave it.
+ */
+static void
+push_command(JsonbParseState **state, Jsonb *given, const char *key, text *id)
+{
+	JsonbValue	buffer;
+
+	if (getKeyJsonValueFromContainer(&given->root, key, strlen(key), &buffer) != NULL)
+		return;
+	push_text(state, WJB_KEY, key);
+	push_text(state, WJB_VALUE, text_to_cstring(id));
+}
+
+/*
+ * complete_metadata adds to what the caller gave an id for the event, the user who is logged in, and the time; within a command what has caused the event,
+ * which is the command, and what it belongs to, which is the outermost one.
  */
 static Jsonb *
 complete_metadata(Jsonb *given)
@@ -112,10 +127,17 @@ complete_metadata(Jsonb *given)
 	JsonbParseState *state = NULL;
 	char		time[MAXDATELEN + 1];
 	int			utc = 0;
+	text	   *command;
+	text	   *outermost;
 
 	(void) pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
 	if (JB_ROOT_COUNT(given) > 0)
 		push_given(&state, given);
+	if (cqrs_command_running(&command, &outermost))
+	{
+		push_command(&state, given, "causation_id", command);
+		push_command(&state, given, "correlation_id", outermost);
+	}
 	push_text(&state, WJB_KEY, "event_id");
 	push_text(&state, WJB_VALUE,
 			  DatumGetCString(DirectFunctionCall1(uuid_out, DirectFunctionCall1(gen_random_uuid, (Datum) 0))));

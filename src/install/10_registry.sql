@@ -162,6 +162,40 @@ CREATE TABLE cqrs_internal.upcaster (
 );
 COMMENT ON TABLE cqrs_internal.upcaster IS 'functions that bring payloads of a type of event from one schema version to the next';
 
+CREATE TABLE cqrs_internal.command (
+    name    text COLLATE "C" NOT NULL,
+    handler regprocedure NOT NULL,
+    CONSTRAINT command_pkey PRIMARY KEY (name)
+);
+COMMENT ON TABLE cqrs_internal.command IS 'commands, and the function that each is handled by';
+
+CREATE TABLE cqrs_internal.command_call (
+    id                text COLLATE "C" NOT NULL,
+    command           text COLLATE "C" NOT NULL,
+    actor             name NOT NULL,
+    role              name NOT NULL,
+    at                timestamptz NOT NULL,
+    duration          interval NOT NULL,
+    payload_hash      bytea NOT NULL,
+    result            jsonb,
+    token             xid8 NOT NULL,
+    system_identifier bigint NOT NULL,
+    database          oid NOT NULL,
+    registry          oid NOT NULL,
+    CONSTRAINT command_call_pkey PRIMARY KEY (id)
+);
+CREATE INDEX command_call_at ON cqrs_internal.command_call (at);
+COMMENT ON TABLE cqrs_internal.command_call IS 'commands that were executed, what came of them, and whose transactions their tokens speak of';
+
+CREATE TABLE cqrs_internal.command_replay (
+    id    text COLLATE "C" NOT NULL,
+    at    timestamptz NOT NULL,
+    actor name NOT NULL
+);
+CREATE INDEX command_replay_id ON cqrs_internal.command_replay (id);
+CREATE INDEX command_replay_at ON cqrs_internal.command_replay (at);
+COMMENT ON TABLE cqrs_internal.command_replay IS 'when a command that had been executed was asked for again; inserted, never updated, so that those who ask do not wait for each other';
+
 SELECT pg_catalog.pg_extension_config_dump('cqrs_internal.registry_id', '');
 SELECT pg_catalog.pg_extension_config_dump('cqrs_internal.projection', '');
 SELECT pg_catalog.pg_extension_config_dump('cqrs_internal.version', '');
@@ -175,3 +209,6 @@ SELECT pg_catalog.pg_extension_config_dump('cqrs_internal.history', '');
 SELECT pg_catalog.pg_extension_config_dump('cqrs_internal.history_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('cqrs_internal.event_type', '');
 SELECT pg_catalog.pg_extension_config_dump('cqrs_internal.upcaster', '');
+SELECT pg_catalog.pg_extension_config_dump('cqrs_internal.command', '');
+SELECT pg_catalog.pg_extension_config_dump('cqrs_internal.command_call', '');
+SELECT pg_catalog.pg_extension_config_dump('cqrs_internal.command_replay', '');

@@ -12,10 +12,12 @@
 #include "postgres.h"
 
 #include "access/attnum.h"
+#include "access/transam.h"
 #include "access/tupdesc.h"
 #include "datatype/timestamp.h"
 #include "nodes/bitmapset.h"
 #include "nodes/pg_list.h"
+#include "utils/jsonb.h"
 #include "utils/relcache.h"
 #include "utils/reltrigger.h"
 #include "window/window.h"
@@ -35,6 +37,9 @@ typedef enum CqrsCatalog
 	CQRS_CAT_AGGREGATE,
 	CQRS_CAT_EVENT_TYPE,
 	CQRS_CAT_UPCASTER,
+	CQRS_CAT_COMMAND,
+	CQRS_CAT_COMMAND_CALL,
+	CQRS_CAT_COMMAND_REPLAY,
 	CQRS_CAT_COUNT
 } CqrsCatalog;
 
@@ -184,6 +189,9 @@ extern Oid	cqrs_registry_capture_function(void);
 
 /* Next value of cqrs_internal.registry_id, the ids of projections, versions, sources and shapes. */
 extern int32 cqrs_registry_next_id(void);
+
+/* Do three columns, passed by value (system identifier, database, OID of a table of ours), say that a row speaks of this database's transactions? */
+extern bool cqrs_registry_is_ours(const Datum *values);
 
 /* ---- object locks: heavyweight, held to the end of the transaction ---- */
 
@@ -380,6 +388,51 @@ extern void cqrs_event_type_update(const CqrsEventType *type);
 extern List *cqrs_upcaster_list(void);
 extern void cqrs_upcaster_insert(const CqrsUpcaster *upcaster);
 extern void cqrs_upcaster_delete(const CqrsUpcaster *upcaster);
+
+/* ---- commands ---- */
+
+/* The function that handles a command; InvalidOid if there is no such command. */
+extern Oid	cqrs_command_handler(const char *name);
+extern void cqrs_command_insert(const char *name, Oid handler);
+extern bool cqrs_command_delete(const char *name);
+
+/* A command that was executed.  Strings are as short as keys of indexes must be. */
+typedef struct CqrsCommandCall
+{
+	text	   *id;
+	text	   *command;
+	NameData	actor;			/* who was logged in */
+	NameData	role;			/* as whom it was executed */
+	TimestampTz at;
+	Interval	duration;
+	bytea	   *payload_hash;
+	Jsonb	   *result;			/* NULL: null */
+	FullTransactionId token;
+	bool		ours;			/* false: the token is another cluster's or database's */
+} CqrsCommandCall;
+
+/* What a look for a call has come to. */
+typedef enum CqrsCallFound
+{
+	CQRS_CALL_NONE,
+	CQRS_CALL_THERE,
+	CQRS_CALL_UNSEEN,			/* there, but the transaction's one snapshot does not show it */
+	CQRS_CALL_OPEN				/* its transaction, 'writer', is still open */
+} CqrsCallFound;
+
+/* Look for the call with the id among all there are, committed or not; in CurrentMemoryContext. */
+extern CqrsCallFound cqrs_command_call_find(text *id, CqrsCommandCall *call, TransactionId *writer);
+extern void cqrs_command_call_insert(const CqrsCommandCall *call);
+
+/* Record that the call with the id was asked for again. */
+extern void cqrs_command_replay_insert(text *id);
+
+/* The right to execute the command with the id, until it is given back or the transaction fails.  Ids can share one. */
+extern void cqrs_command_lock(text *id);
+extern void cqrs_command_unlock(text *id);
+
+/* Delete calls, and the records of their being asked for again, from before a time, at most so many of each; those that others are at are passed over. */
+extern int	cqrs_command_call_prune(TimestampTz before, int limit);
 
 /* ---- history ---- */
 

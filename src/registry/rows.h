@@ -50,8 +50,7 @@ extern int16 *cqrs_rows_int2s(Datum array, int *count);
 extern Datum cqrs_rows_columns_array(const Bitmapset *columns);
 extern Bitmapset *cqrs_rows_columns(Datum array);
 
-/* Three columns, passed by value: system identifier, database, OID of a table of ours.  They say whose transactions a row speaks of. */
+/* Three columns, passed by value: system identifier, database, OID of a table of ours; see cqrs_registry_is_ours. */
 extern void cqrs_registry_put_origin(Datum *values);
-extern bool cqrs_registry_is_ours(const Datum *values);
 
 #endif							/* CQRS_REGISTRY_ROWS_H */

@@ -26,6 +26,7 @@
 #define MIN_SEGMENT_SIZE		64
 #define MAX_SEGMENT_SIZE		(16 * 1024 * 1024)
 #define DEFAULT_RETENTION		SECS_PER_DAY
+#define DEFAULT_COMMAND_RETENTION (7 * SECS_PER_DAY)
 #define DEFAULT_MAX_OUTBOX_SIZE (10 * 1024)
 #define DEFAULT_RETRY_INITIAL	100
 #define DEFAULT_RETRY_MAX		(60 * 1000)
@@ -37,6 +38,7 @@ int			cqrs_setting_lock_timeout = DEFAULT_LOCK_TIMEOUT;
 int			cqrs_setting_buffer_size = DEFAULT_BUFFER_SIZE;
 int			cqrs_setting_segment_size = DEFAULT_SEGMENT_SIZE;
 int			cqrs_setting_retention = DEFAULT_RETENTION;
+int			cqrs_setting_command_retention = DEFAULT_COMMAND_RETENTION;
 int			cqrs_setting_max_outbox_size = DEFAULT_MAX_OUTBOX_SIZE;
 int			cqrs_setting_retry_initial = DEFAULT_RETRY_INITIAL;
 int			cqrs_setting_retry_max = DEFAULT_RETRY_MAX;
@@ -72,11 +74,16 @@ check_max_outbox_size(int *value, void **extra, GucSource source)
 }
 
 /*
- * define_outbox defines how large the outbox becomes; a database can have values of its own.
+ * define_outbox defines how large the outbox and what is known of commands become; a database can have values of its own.
  */
 static void
 define_outbox(void)
 {
+	DefineCustomIntVariable("cqrs.command_retention",
+							"Sets for how long it is known of a command with an id that it was executed.",
+							"-1 keeps it for ever.",
+							&cqrs_setting_command_retention, DEFAULT_COMMAND_RETENTION, -1, INT_MAX,
+							PGC_SUSET, GUC_UNIT_S, NULL, NULL, NULL);
 	DefineCustomIntVariable("cqrs.max_outbox_size",
 							"Sets the size of the outbox past which segments are freed that are still needed.",
 							"The projections that need them are then evaluated anew; -1 sets no bound.",

@@ -1,6 +1,6 @@
 /*
  * worker/maintain.c
- *		Looking after the outbox and our own catalog: segments that are full, consumed or old, and what VACUUM would clear away.
+ *		Looking after the outbox and our own catalog: segments that are full, consumed or old, commands executed long ago, and what VACUUM would clear away.
  *
  * Nobody is waited for.  What others stood in the way of is tried again soon, and less and less soon; what versions hold back, when a round may have moved
  * them on.  Each part is a transaction of its own.
@@ -10,6 +10,7 @@
 #include "access/table.h"
 #include "base/clock.h"
 #include "capture/capture.h"
+#include "command/command.h"
 #include "outbox/outbox.h"
 #include "settings/settings.h"
 #include "storage/bufmgr.h"
@@ -21,10 +22,14 @@
 #define AGAIN_MAX_MS		10000	/* where somebody is in the way */
 #define VACUUM_EVERY_MS		10000	/* a look at how large our tables have become */
 #define VACUUM_PAGES		32		/* smaller ones are left alone */
+#define PRUNE_EVERY_MS		10000	/* a look at commands that need not be known any more */
+#define PRUNE_ROWS			1000	/* in one transaction */
+#define PRUNE_STEPS			20		/* in one look */
 
 /* Tables that are written to all the time: with autovacuum off nobody else would clear them. */
 static const CqrsCatalog busy_tables[] = {
-	CQRS_CAT_CHECKPOINT, CQRS_CAT_VERSION, CQRS_CAT_SEGMENT, CQRS_CAT_HISTORY, CQRS_CAT_SOURCE};
+	CQRS_CAT_CHECKPOINT, CQRS_CAT_VERSION, CQRS_CAT_SEGMENT, CQRS_CAT_HISTORY, CQRS_CAT_SOURCE,
+	CQRS_CAT_COMMAND_CALL, CQRS_CAT_COMMAND_REPLAY};
 
 static CqrsUpkeep upkeep;		/* what the last look has come to */
 static int	tries = 0;			/* in a row that somebody was in the way of */
@@ -32,6 +37,8 @@ static bool pending = false;	/* versions have moved on since */
 static TimestampTz looked_at = 0;
 static TimestampTz look_at = 0;
 static TimestampTz vacuum_at = 0;
+static TimestampTz prune_at = 0;
+static bool prune_more = false; /* the last step left some */
 static BlockNumber vacuumed[lengthof(busy_tables)]; /* sizes at the last VACUUM */
 
 /*
@@ -93,6 +100,16 @@ work_vacuum(CqrsTask *task)
 }
 
 /*
+ * work_prune forgets some commands that were executed long ago.
+ */
+static bool
+work_prune(CqrsTask *task)
+{
+	prune_more = cqrs_command_prune(PRUNE_ROWS);
+	return true;
+}
+
+/*
  * take runs a step and tells of its failure; false if it failed.
  */
 static bool
@@ -121,6 +138,23 @@ vacuum_tables(void)
 		return;
 	vacuum_at = TimestampTzPlusMilliseconds(cqrs_clock_now(), VACUUM_EVERY_MS);
 	(void) take(&step);
+}
+
+/*
+ * prune_commands forgets commands that were executed long ago, if it is time; what a look leaves is left to the next.
+ */
+static void
+prune_commands(void)
+{
+	static const CqrsStep step = {.work = work_prune,.activity = "cqrs: forget old commands"};
+	int			steps = 0;
+
+	if (prune_at > cqrs_clock_now())
+		return;
+	prune_at = TimestampTzPlusMilliseconds(cqrs_clock_now(), PRUNE_EVERY_MS);
+	do
+		prune_more = false;
+	while (take(&step) && prune_more && ++steps < PRUNE_STEPS);
 }
 
 /*
@@ -172,6 +206,7 @@ cqrs_worker_maintain(bool moved)
 	bool		failed;
 
 	vacuum_tables();
+	prune_commands();
 	if (when > cqrs_clock_now())
 		return when;
 	memset(&upkeep, 0, sizeof(upkeep));
