@@ -25,12 +25,14 @@ CREATE TABLE note (item integer, body text);
 INSERT INTO note SELECT i % 900, 'n' || i FROM generate_series(1, 1500) AS i;
 CREATE INDEX ON note (item);
 ANALYZE item, note;
+SET client_min_messages = warning;
 SELECT cqrs.create_projection('items', 'SELECT id, grp, price, weight FROM item WHERE sub > 0');
 SELECT cqrs.create_projection('pages', $$SELECT i.id, i.price, coalesce(n.notes, 0) AS notes, (SELECT max(o.body) FROM note o WHERE o.item = i.id) AS last
 	FROM item i LEFT JOIN (SELECT item, count(*) AS notes FROM note GROUP BY item) n ON n.item = i.id$$, '{id}');
 SELECT cqrs.create_projection('groups', 'SELECT grp, sub, count(*) AS n, sum(price) AS price FROM item GROUP BY grp, sub');
 SELECT cqrs.create_projection('cheapest', 'SELECT id, price FROM item ORDER BY price LIMIT 100', '{id}');
 SELECT cqrs.create_projection('whole', 'SELECT count(*) AS n, max(id) AS newest FROM item', '{}');
+RESET client_min_messages;
 SELECT count(cqrs.drain(projection)) FROM cqrs.projections WHERE projection IN (SELECT oid FROM pg_class WHERE relnamespace = 'drift_test'::regnamespace);
 
 -- A sample of what is equal finds nothing, whatever is pending.

@@ -6,11 +6,14 @@
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
 #include "base/names.h"
 #include "catalog/namespace.h"
+#include "catalog/pg_operator.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/regproc.h"
+#include "utils/syscache.h"
 
 /*
  * cqrs_name_relation names a relation in full, for generated SQL.
@@ -32,6 +35,24 @@ char *
 cqrs_name_qualified(const char *schema, const char *name)
 {
 	return quote_qualified_identifier(schema, name);
+}
+
+/*
+ * cqrs_name_operator names an operator in a form that no search_path changes.
+ */
+char *
+cqrs_name_operator(Oid operator)
+{
+	HeapTuple	tuple = SearchSysCache1(OPEROID, ObjectIdGetDatum(operator));
+	Form_pg_operator form;
+	char	   *result;
+
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for operator %u", operator);
+	form = (Form_pg_operator) GETSTRUCT(tuple);
+	result = psprintf("OPERATOR(%s.%s)", quote_identifier(get_namespace_name(form->oprnamespace)), NameStr(form->oprname));
+	ReleaseSysCache(tuple);
+	return result;
 }
 
 /*

@@ -17,6 +17,9 @@ extern char *cqrs_name_relation(Oid relid);
 /* The same for a relation that does not exist yet. */
 extern char *cqrs_name_qualified(const char *schema, const char *name);
 
+/* OPERATOR(schema.name). */
+extern char *cqrs_name_operator(Oid operator);
+
 /* A quoted identifier, a quoted literal. */
 extern const char *cqrs_name_identifier(const char *name);
 extern char *cqrs_name_literal(const char *value);

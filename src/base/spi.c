@@ -202,6 +202,15 @@ cqrs_spi_free(CqrsStatement *statement)
 }
 
 /*
+ * cqrs_spi_columns returns the columns of a statement's rows.
+ */
+TupleDesc
+cqrs_spi_columns(CqrsStatement *statement)
+{
+	return CreateTupleDescCopy(((CachedPlanSource *) linitial(SPI_plan_get_plan_sources(statement)))->resultDesc);
+}
+
+/*
  * cqrs_spi_estimate returns the planner's estimates for a statement; the plan is the one that will be run.
  */
 CqrsEstimate

@@ -62,6 +62,9 @@ extern List *cqrs_spi_collect(const char *query, void *(*read) (uint64 row, Memo
 extern CqrsStatement *cqrs_spi_prepare(const char *sql, int nargs, Oid *types, bool keep);
 extern void cqrs_spi_free(CqrsStatement *statement);
 
+/* The columns that a statement that returns rows returns, in the current context. */
+extern TupleDesc cqrs_spi_columns(CqrsStatement *statement);
+
 /* What the planner expects of a kept statement without parameters (see base/cost.h).  The relations it names are offered. */
 extern CqrsEstimate cqrs_spi_estimate(CqrsStatement *statement, bool one_row);
 

@@ -93,3 +93,10 @@ CREATE FUNCTION cqrs.repair(projection regclass, reason text) RETURNS bigint
     LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'cqrs_repair';
 COMMENT ON FUNCTION cqrs.repair(regclass, text)
     IS 'computes again the keys for which a read model differs from its query; returns how many';
+
+CREATE FUNCTION cqrs.shadow_read(
+    projection regclass, query text, keys jsonb,
+    OUT key jsonb, OUT difference text, OUT theirs jsonb, OUT ours jsonb) RETURNS SETOF record
+    LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'cqrs_shadow_read';
+COMMENT ON FUNCTION cqrs.shadow_read(regclass, text, jsonb)
+    IS 'compares what a query answers for some keys with what a read model does, as the caller; no row means equal';

@@ -7,13 +7,10 @@
  */
 #include "postgres.h"
 
-#include "access/htup_details.h"
 #include "base/names.h"
-#include "catalog/pg_operator.h"
 #include "lib/stringinfo.h"
 #include "plan/query.h"
 #include "utils/lsyscache.h"
-#include "utils/syscache.h"
 #include "utils/typcache.h"
 
 /*
@@ -31,18 +28,7 @@ cqrs_match_column(const CqrsProgram *program, AttrNumber attnum)
 static char *
 equality(const CqrsProgram *program, int key)
 {
-	Oid			operator = cqrs_key_equality(TupleDescAttr(program->affected, key)->atttypid);
-	HeapTuple	tuple = SearchSysCache1(OPEROID, ObjectIdGetDatum(operator));
-	Form_pg_operator form;
-	char	   *result;
-
-	if (!HeapTupleIsValid(tuple))
-		elog(ERROR, "cache lookup failed for operator %u", operator);
-	form = (Form_pg_operator) GETSTRUCT(tuple);
-	result = psprintf("OPERATOR(%s.%s)", cqrs_name_identifier(get_namespace_name(form->oprnamespace)),
-					  NameStr(form->oprname));
-	ReleaseSysCache(tuple);
-	return result;
+	return cqrs_name_operator(cqrs_key_equality(TupleDescAttr(program->affected, key)->atttypid));
 }
 
 /*

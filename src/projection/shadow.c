@@ -1,0 +1,339 @@
+/*
+ * projection/shadow.c
+ *		cqrs.shadow_read: a query that an application asks today, held against the read model that is to take its place.
+ *
+ * Both are read as the caller, with his rights, the read model through its serving view, in a read-only transaction and under one snapshot.  What the read
+ * model has not applied yet is among the differences: the query looks at the sources themselves, and no one can ask it for their state of before.
+ */
+#include "postgres.h"
+
+#include "access/relation.h"
+#include "access/transam.h"
+#include "base/arguments.h"
+#include "base/names.h"
+#include "base/position.h"
+#include "base/spi.h"
+#include "catalog/pg_type.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "lib/stringinfo.h"
+#include "parser/parser.h"
+#include "registry/registry.h"
+#include "token/token.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/jsonb.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+#include "utils/typcache.h"
+#include "verify/verify.h"
+
+PG_FUNCTION_INFO_V1(cqrs_shadow_read);
+
+/* One comparison. */
+typedef struct Shadow
+{
+	CqrsProjection *projection;
+	CqrsVersion *version;
+	char	   *query;
+	TupleDesc	ours;			/* the view's columns */
+	TupleDesc	theirs;
+	TupleDesc	common;
+	AttrNumber *key;			/* into common */
+} Shadow;
+
+/*
+ * only_select returns the one SELECT in the text, without what ends it.
+ */
+static char *
+only_select(const char *text)
+{
+	ErrorContextCallback context = {.previous = error_context_stack, .callback = cqrs_position_move, .arg = (void *) text};
+	List	   *statements;
+	RawStmt    *raw;
+
+	error_context_stack = &context;
+	statements = raw_parser(text, RAW_PARSE_DEFAULT);
+	error_context_stack = context.previous;
+	if (list_length(statements) != 1 || !IsA(linitial_node(RawStmt, statements)->stmt, SelectStmt))
+		ereport(ERROR,
+				(errcode(ERRCODE_SYNTAX_ERROR),
+				 errmsg("the query must be one SELECT"),
+				 errhint("Give the query that the application asks; it finds the keys in $1, a jsonb array.")));
+	raw = linitial_node(RawStmt, statements);
+	if (raw->stmt_len == 0)
+		return pstrdup(text + raw->stmt_location);
+	return pnstrdup(text + raw->stmt_location, raw->stmt_len);
+}
+
+/*
+ * refuse_key raises for an element of the keys that is no key.
+ */
+static void
+refuse_key(const Shadow *shadow)
+{
+	StringInfoData columns;
+
+	initStringInfo(&columns);
+	for (int i = 0; i < shadow->version->nkeys; i++)
+		appendStringInfo(&columns, "%s%s", i ? ", " : "", get_attname(shadow->version->table, shadow->version->key[i], false));
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("argument \"keys\" must be a JSON array of keys"),
+			 shadow->version->nkeys == 0 ? errdetail("The projection has one row, whose key is {}.") :
+			 errdetail("A key is an object with a value for each of: %s.", columns.data)));
+}
+
+/*
+ * check_keys refuses keys that could find nothing: a misspelt column would be null.
+ */
+static void
+check_keys(const Shadow *shadow, Jsonb *keys)
+{
+	JsonbIterator *iterator;
+	JsonbIteratorToken token;
+	JsonbValue	value;
+
+	if (!JB_ROOT_IS_ARRAY(keys) || JB_ROOT_IS_SCALAR(keys))
+		refuse_key(shadow);
+	iterator = JsonbIteratorInit(&keys->root);
+	(void) JsonbIteratorNext(&iterator, &value, true);
+	while ((token = JsonbIteratorNext(&iterator, &value, true)) == WJB_ELEM)
+	{
+		if (value.type != jbvBinary || !JsonContainerIsObject(value.val.binary.data) ||
+			JsonContainerSize(value.val.binary.data) != shadow->version->nkeys)
+			refuse_key(shadow);
+		for (int i = 0; i < shadow->version->nkeys; i++)
+		{
+			char	   *name = get_attname(shadow->version->table, shadow->version->key[i], false);
+
+			if (getKeyJsonValueFromContainer(value.val.binary.data, name, strlen(name), NULL) == NULL)
+				refuse_key(shadow);
+		}
+	}
+}
+
+/*
+ * column_of returns the number of the column of a name, or 0.
+ */
+static AttrNumber
+column_of(TupleDesc desc, const char *name)
+{
+	for (int i = 0; i < desc->natts; i++)
+		if (strcmp(NameStr(TupleDescAttr(desc, i)->attname), name) == 0)
+			return i + 1;
+	return 0;
+}
+
+/*
+ * note_others tells of columns that only one side has.
+ */
+static void
+note_others(TupleDesc desc, TupleDesc other, const char *side)
+{
+	StringInfoData names;
+
+	initStringInfo(&names);
+	for (int i = 0; i < desc->natts; i++)
+		if (column_of(other, NameStr(TupleDescAttr(desc, i)->attname)) == 0)
+			appendStringInfo(&names, "%s\"%s\"", names.len > 0 ? ", " : "", NameStr(TupleDescAttr(desc, i)->attname));
+	if (names.len > 0)
+		ereport(NOTICE,
+				(errmsg("not compared, since only the %s has them: %s", side, names.data)));
+}
+
+/*
+ * check_type raises unless a column has the same type on both sides.
+ */
+static void
+check_type(Form_pg_attribute ours, Form_pg_attribute theirs)
+{
+	if (ours->atttypid != theirs->atttypid)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATATYPE_MISMATCH),
+				 errmsg("column \"%s\" has another type in the query than in the projection", NameStr(ours->attname)),
+				 errdetail("It is %s instead of %s.", format_type_be(theirs->atttypid), format_type_be(ours->atttypid)),
+				 errhint("Cast it in the query.")));
+}
+
+/*
+ * find_common finds the columns that both sides have, the key among them.
+ */
+static void
+find_common(Shadow *shadow)
+{
+	AttrNumber	count = 0;
+
+	shadow->common = CreateTemplateTupleDesc(shadow->ours->natts);
+	for (int i = 0; i < shadow->ours->natts; i++)
+	{
+		Form_pg_attribute ours = TupleDescAttr(shadow->ours, i);
+		AttrNumber	theirs = column_of(shadow->theirs, NameStr(ours->attname));
+
+		if (theirs == 0)
+			continue;
+		check_type(ours, TupleDescAttr(shadow->theirs, theirs - 1));
+		TupleDescCopyEntry(shadow->common, ++count, shadow->ours, i + 1);
+	}
+	shadow->common->natts = count;
+	shadow->key = palloc(sizeof(AttrNumber) * Max(shadow->version->nkeys, 1));
+	for (int i = 0; i < shadow->version->nkeys; i++)
+	{
+		char	   *name = get_attname(shadow->version->table, shadow->version->key[i], false);
+
+		shadow->key[i] = column_of(shadow->common, name);
+		if (shadow->key[i] == 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_UNDEFINED_COLUMN),
+					 errmsg("the query has no column \"%s\"", name),
+					 errdetail("It is of the projection's key, by which rows are compared."),
+					 errhint("Have the query select it.")));
+	}
+}
+
+/*
+ * is_nullable tells whether a column of the version's table can be null.
+ */
+static bool
+is_nullable(Oid table, AttrNumber column)
+{
+	Relation	relation = relation_open(table, AccessShareLock);
+	bool		result = !TupleDescAttr(RelationGetDescr(relation), column - 1)->attnotnull;
+
+	relation_close(relation, AccessShareLock);
+	return result;
+}
+
+/*
+ * append_equal writes the condition that a key column of row q is that of the key k; where it can be null, that it is likewise null.
+ */
+static void
+append_equal(StringInfo sql, Form_pg_attribute column, bool nullable)
+{
+	const char *name = cqrs_name_identifier(NameStr(column->attname));
+	Oid			operator = lookup_type_cache(column->atttypid, TYPECACHE_EQ_OPR)->eq_opr;
+
+	appendStringInfo(sql, nullable ? "(k.%s %s q.%s OR k.%s IS NULL AND q.%s IS NULL)" : "k.%s %s q.%s", name,
+					 cqrs_name_operator(operator), name, name, name);
+}
+
+/*
+ * among_keys writes the condition that the key of row q is one of those given as $1.
+ */
+static char *
+among_keys(const Shadow *shadow)
+{
+	StringInfoData columns;
+	StringInfoData equal;
+
+	if (shadow->version->nkeys == 0)
+		return "pg_catalog.jsonb_array_length($1) OPERATOR(pg_catalog.>) 0";
+	initStringInfo(&columns);
+	initStringInfo(&equal);
+	for (int i = 0; i < shadow->version->nkeys; i++)
+	{
+		Form_pg_attribute column = TupleDescAttr(shadow->common, shadow->key[i] - 1);
+
+		appendStringInfo(&columns, "%s%s %s", i ? ", " : "", cqrs_name_identifier(NameStr(column->attname)),
+						 format_type_extended(column->atttypid, column->atttypmod,
+											  FORMAT_TYPE_TYPEMOD_GIVEN | FORMAT_TYPE_FORCE_QUALIFY));
+		appendStringInfoString(&equal, i ? " AND " : "");
+		append_equal(&equal, column, is_nullable(shadow->version->table, shadow->version->key[i]));
+	}
+	return psprintf("EXISTS (SELECT FROM pg_catalog.jsonb_to_recordset($1) AS k(%s) WHERE %s)", columns.data, equal.data);
+}
+
+/*
+ * describe finds the columns of both sides.
+ */
+static void
+describe(Shadow *shadow)
+{
+	Oid			type = JSONBOID;
+	MemoryContext caller = CurrentMemoryContext;
+
+	shadow->ours = cqrs_verify_columns(shadow->projection->view);
+	cqrs_spi_connect();
+	MemoryContextSwitchTo(caller);
+	shadow->theirs = cqrs_spi_columns(cqrs_spi_prepare(shadow->query, 1, &type, false));
+	cqrs_spi_finish();
+	find_common(shadow);
+	note_others(shadow->theirs, shadow->ours, "query");
+	note_others(shadow->ours, shadow->theirs, "projection");
+}
+
+/*
+ * note_lag says that some differences may be gone in a moment.
+ */
+static void
+note_lag(const Shadow *shadow)
+{
+	FullTransactionId newest = cqrs_window_checkpoint(GetActiveSnapshot())->xmax;
+
+	FullTransactionIdRetreat(&newest);	/* the newest that has ended */
+	if (!cqrs_token_applied(shadow->version, newest))
+		ereport(NOTICE,
+				(errmsg("projection \"%s\" has not applied all changes yet", cqrs_name_shown(shadow->projection->view)),
+				 errdetail("What it has not applied may be among the differences."),
+				 errhint("Wait for a token with cqrs.wait_for, and compare again.")));
+}
+
+/*
+ * compare reads both sides, and puts the differences into the result.
+ */
+static void
+compare(const Shadow *shadow, Datum keys, ReturnSetInfo *result)
+{
+	static const Oid types[] = {JSONBOID};
+	char	   *condition = among_keys(shadow);
+	CqrsDifferenceRows rows = {.desc = result->setDesc, .rows = result->setResult};
+	CqrsSide	side = {.nargs = 1, .types = types, .values = &keys};
+	CqrsComparison comparison = {
+		.left = side,
+		.right = side,
+		.row = shadow->common,
+		.nkeys = shadow->version->nkeys,
+		.key = shadow->key,
+		.sink = cqrs_verify_put,
+		.argument = &rows,
+	};
+
+	comparison.left.from = psprintf("(\n%s\n) AS q WHERE %s", shadow->query, condition);
+	comparison.right.from = psprintf("%s AS q WHERE %s", cqrs_name_relation(shadow->projection->view), condition);
+	cqrs_verify_merge(&comparison, GetActiveSnapshot());
+	if (tuplestore_tuple_count(rows.rows) > 0)
+		note_lag(shadow);
+}
+
+/*
+ * cqrs.shadow_read(projection regclass, query text, keys jsonb) RETURNS TABLE(key jsonb, difference text, theirs jsonb, ours jsonb)
+ *
+ * Runs a query, as the caller and without a right to write, and compares its rows for some keys with those of the projection, in the columns that both
+ * have.  The query, which is given the keys as $1, may yield rows of other keys: they do not count.  'difference' is missing (the projection has no such
+ * row), extra (the query has none) or different.
+ *
+ * Errors: 22004 a null; 42809 not a projection; 42601 not one SELECT; 22023 keys that are none; 42703 a column of the key is not in the query; 42804 a
+ * column of another type; 25006 the query writes; 55000 a projection that does not serve yet; and the query's own.
+ */
+Datum
+cqrs_shadow_read(PG_FUNCTION_ARGS)
+{
+	static const char *const names[] = {"projection", "query", "keys"};
+	Shadow		shadow = {0};
+	int			level = NewGUCNestLevel();
+
+	for (int i = 0; i < (int) lengthof(names); i++)
+		if (PG_ARGISNULL(i))
+			cqrs_arguments_refuse_null(names[i]);
+	(void) set_config_option("transaction_read_only", "on", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	shadow.projection = cqrs_projection_argument(PG_GETARG_OID(0));
+	shadow.version = cqrs_version_serving(shadow.projection->id);
+	shadow.query = only_select(text_to_cstring(PG_GETARG_TEXT_PP(1)));
+	check_keys(&shadow, PG_GETARG_JSONB_P(2));
+	describe(&shadow);
+	InitMaterializedSRF(fcinfo, 0);
+	compare(&shadow, PG_GETARG_DATUM(2), (ReturnSetInfo *) fcinfo->resultinfo);
+	AtEOXact_GUC(false, level);
+	return (Datum) 0;
+}
