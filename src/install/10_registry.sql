@@ -154,6 +154,15 @@ CREATE TABLE cqrs_internal.event_type (
 );
 COMMENT ON TABLE cqrs_internal.event_type IS 'types of domain events that somebody has described, or whose old payloads are brought up to date';
 
+CREATE TABLE cqrs_internal.event_count (
+    type     text COLLATE "C" NOT NULL,
+    count    bigint NOT NULL,
+    first_at timestamptz NOT NULL,
+    last_at  timestamptz NOT NULL,
+    CONSTRAINT event_count_pkey PRIMARY KEY (type)
+);
+COMMENT ON TABLE cqrs_internal.event_count IS 'domain events in segments of the outbox that were sealed, whether or not they have been freed since';
+
 CREATE TABLE cqrs_internal.upcaster (
     type         text COLLATE "C" NOT NULL,
     from_version integer NOT NULL,
@@ -212,3 +221,4 @@ SELECT pg_catalog.pg_extension_config_dump('cqrs_internal.upcaster', '');
 SELECT pg_catalog.pg_extension_config_dump('cqrs_internal.command', '');
 SELECT pg_catalog.pg_extension_config_dump('cqrs_internal.command_call', '');
 SELECT pg_catalog.pg_extension_config_dump('cqrs_internal.command_replay', '');
+SELECT pg_catalog.pg_extension_config_dump('cqrs_internal.event_count', '');

@@ -110,6 +110,11 @@ extern void cqrs_segment_table_measure(CqrsSegment *segment, Snapshot snapshot);
 extern int64 cqrs_segment_table_bytes(Oid relation);
 extern TimestampTz cqrs_segment_table_begins(Oid relation);
 
+/* ---- count.c: how many events there are ---- */
+
+/* Add the events of a segment that the snapshot sees to what the registry knows of their types: once, when it is sealed. */
+extern void cqrs_segment_count_events(const CqrsSegment *segment, Snapshot snapshot);
+
 /* ---- needs.c: who needs a segment ---- */
 
 /* The versions that trust their windows, and their checkpoints. */
@@ -126,6 +131,9 @@ extern List *cqrs_needs_holders(const CqrsSegment *segment, const CqrsNeeds *nee
 extern TimestampTz cqrs_needs_retained_until(const CqrsSegment *segment);
 
 /* ---- scan.c ---- */
+
+/* Read all that a snapshot sees of one segment. */
+extern CqrsOutboxScan *cqrs_outbox_scan_segment(const CqrsSegment *segment, Snapshot snapshot);
 
 /* Does a segment hold a chunk of the window from a checkpoint to a snapshot? */
 extern bool cqrs_outbox_probe(const CqrsSegment *segment, Snapshot snapshot, const CqrsSnapshot *checkpoint);

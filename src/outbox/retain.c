@@ -84,6 +84,7 @@ seal(CqrsSegment *segment)
 		return false;
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	cqrs_segment_table_measure(segment, snapshot);
+	cqrs_segment_count_events(segment, snapshot);
 	UnregisterSnapshot(snapshot);
 	segment->sealed = true;
 	cqrs_segment_update(segment);

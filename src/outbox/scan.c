@@ -123,6 +123,15 @@ cqrs_outbox_scan_begin(Snapshot snapshot, const CqrsSnapshot *checkpoint, FullTr
 }
 
 /*
+ * cqrs_outbox_scan_segment starts to read one segment; the snapshot must stay until its end.
+ */
+CqrsOutboxScan *
+cqrs_outbox_scan_segment(const CqrsSegment *segment, Snapshot snapshot)
+{
+	return begin_scan(list_make1(unconstify(CqrsSegment *, segment)), snapshot, NULL, InvalidFullTransactionId);
+}
+
+/*
  * cqrs_outbox_probe tells whether a segment holds a chunk of a window.
  */
 bool

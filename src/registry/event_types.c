@@ -1,6 +1,6 @@
 /*
  * registry/event_types.c
- *		Rows of event types and of their upcasters.
+ *		Rows of event types, of how many events of each there were, and of their upcasters.
  *
  * Leaves who may change them, and what versions an upcaster may be of, to event/.
  */
@@ -10,10 +10,16 @@
 #include "registry/rows.h"
 #include "utils/builtins.h"
 #include "utils/inval.h"
+#include "utils/timestamp.h"
 
 enum
 {
 	TYPE_TYPE, TYPE_VERSION, TYPE_OWNER, TYPE_DESCRIPTION, TYPE_COUNT
+};
+
+enum
+{
+	COUNT_TYPE, COUNT_COUNT, COUNT_FIRST, COUNT_LAST, COUNT_COLUMNS
 };
 
 enum
@@ -97,6 +103,44 @@ cqrs_event_type_update(const CqrsEventType *type)
 
 	form_type(type, values, nulls);
 	cqrs_rows_update(&scan, values, nulls);
+}
+
+/*
+ * read_count makes a CqrsEventCount of a row.
+ */
+static void *
+read_count(const Datum *values, const bool *nulls)
+{
+	CqrsEventCount *count = palloc(sizeof(CqrsEventCount));
+
+	count->type = TextDatumGetCString(values[COUNT_TYPE]);
+	count->count = DatumGetInt64(values[COUNT_COUNT]);
+	count->first_at = DatumGetTimestampTz(values[COUNT_FIRST]);
+	count->last_at = DatumGetTimestampTz(values[COUNT_LAST]);
+	return count;
+}
+
+/*
+ * cqrs_event_count_add adds to what is known of a type.
+ */
+void
+cqrs_event_count_add(const CqrsEventCount *count)
+{
+	CqrsRowScan scan = {.catalog = CQRS_CAT_EVENT_COUNT,.index = "event_count_pkey"};
+	CqrsEventCount *before;
+	Datum		values[COUNT_COLUMNS];
+	bool		nulls[COUNT_COLUMNS] = {0};
+
+	cqrs_rows_key_text(&scan, COUNT_TYPE + 1, count->type);
+	before = cqrs_rows_read_one(&scan, read_count);
+	values[COUNT_TYPE] = CStringGetTextDatum(count->type);
+	values[COUNT_COUNT] = Int64GetDatum(count->count + (before ? before->count : 0));
+	values[COUNT_FIRST] = TimestampTzGetDatum(before ? Min(before->first_at, count->first_at) : count->first_at);
+	values[COUNT_LAST] = TimestampTzGetDatum(before ? Max(before->last_at, count->last_at) : count->last_at);
+	if (before)
+		cqrs_rows_update(&scan, values, nulls);
+	else
+		cqrs_rows_insert(CQRS_CAT_EVENT_COUNT, values, nulls);
 }
 
 /*

@@ -45,6 +45,7 @@ static const char *const catalog_names[CQRS_CAT_COUNT] = {
 	[CQRS_CAT_HISTORY] = "history",
 	[CQRS_CAT_AGGREGATE] = "aggregate",
 	[CQRS_CAT_EVENT_TYPE] = "event_type",
+	[CQRS_CAT_EVENT_COUNT] = "event_count",
 	[CQRS_CAT_UPCASTER] = "upcaster",
 	[CQRS_CAT_COMMAND] = "command",
 	[CQRS_CAT_COMMAND_CALL] = "command_call",

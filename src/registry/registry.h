@@ -36,6 +36,7 @@ typedef enum CqrsCatalog
 	CQRS_CAT_HISTORY,
 	CQRS_CAT_AGGREGATE,
 	CQRS_CAT_EVENT_TYPE,
+	CQRS_CAT_EVENT_COUNT,
 	CQRS_CAT_UPCASTER,
 	CQRS_CAT_COMMAND,
 	CQRS_CAT_COMMAND_CALL,
@@ -383,6 +384,18 @@ typedef struct CqrsUpcaster
 extern CqrsEventType *cqrs_event_type_find(const char *type);	/* NULL if none */
 extern void cqrs_event_type_insert(const CqrsEventType *type);
 extern void cqrs_event_type_update(const CqrsEventType *type);
+
+/* Events of a type. */
+typedef struct CqrsEventCount
+{
+	char	   *type;
+	int64		count;
+	TimestampTz first_at;		/* when they were captured */
+	TimestampTz last_at;
+} CqrsEventCount;
+
+/* Add to what is known of a type; by who has the right to change what segments there are. */
+extern void cqrs_event_count_add(const CqrsEventCount *count);
 
 /* All of them, by type and version.  A change tells all sessions that look at the relcache entry of the table. */
 extern List *cqrs_upcaster_list(void);
