@@ -81,6 +81,9 @@ extern void cqrs_effort_begin(void);
 extern void cqrs_effort_strategy(const char *strategy);
 extern CqrsEffort cqrs_effort_end(int64 changes);
 
+/* Raise an error that came of evaluating a version's definition, having found out for which key it is raised, where that can be told.  Inside SPI. */
+extern void cqrs_apply_raise(const CqrsVersion *version, Snapshot snapshot, ErrorData *error);
+
 /* Is the applier writing right now?  Asked by the trigger that guards version tables. */
 extern bool cqrs_apply_writing(void);
 

@@ -95,6 +95,21 @@ typedef enum CqrsNeeds
 extern CqrsNeeds cqrs_needs_compare(const CqrsVersion *version, const CqrsProgram *program);
 extern void cqrs_needs_record(const CqrsVersion *version, const CqrsProgram *program);
 
+/* ---- culprit.c: statements that fail for some key ---- */
+
+/*
+ * Run statements that read deltas, adding the rows that come of them to *nrows.  False if they fail for what some row holds: one that a change has made good
+ * since, maybe, which only an evaluation of current rows can tell.
+ */
+extern bool cqrs_culprit_try(List *statements, Snapshot snapshot, Tuplestorestate *into, int64 *nrows);
+
+/* Run the statement of a kind that recomputes the keys of a null pattern, which are offered already.  An error due to a row's values names its key. */
+extern int64 cqrs_culprit_compute(CqrsProgramEntry *entry, CqrsStatementKind kind, uint32 nulls, Tuplestorestate *keys,
+								  int64 nkeys, Snapshot snapshot, Tuplestorestate *into);
+
+/* The same for the whole definition. */
+extern int64 cqrs_culprit_evaluate(CqrsProgramEntry *entry, Snapshot snapshot, Tuplestorestate *into);
+
 /* ---- effort.c: what a batch does, counted; more of it in apply.h ---- */
 extern void cqrs_effort_keys(int64 keys);
 extern void cqrs_effort_written(int64 rows);

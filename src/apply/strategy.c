@@ -230,8 +230,8 @@ recompute_pattern(CqrsProgramEntry *entry, const Pattern *affected, Snapshot sna
 	Pattern		computed = {.nulls = affected->nulls, .rows = new_store()};
 
 	cqrs_spi_offer(CQRS_AFFECTED, program->affected, affected->rows, affected->nrows);
-	computed.nrows = select_into(cqrs_program_statements(entry, affected->compute, 0, affected->nulls, affected->nrows),
-								 snapshot, computed.rows);
+	computed.nrows = cqrs_culprit_compute(entry, affected->compute, affected->nulls, affected->rows, affected->nrows, snapshot,
+										  computed.rows);
 	merge_pattern(entry, &computed, CQRS_STATEMENT_DELETE, affected->nrows, snapshot);
 	cqrs_spi_withdraw(CQRS_AFFECTED);
 	tuplestore_end(computed.rows);
@@ -268,7 +268,7 @@ cqrs_strategy_full(CqrsProgramEntry *entry, Snapshot snapshot)
 {
 	const CqrsProgram *program = cqrs_program_of(entry);
 	Tuplestorestate *computed = new_store();
-	int64		ncomputed = select_into(cqrs_program_statements(entry, CQRS_STATEMENT_EVALUATE, 0, 0, 0), snapshot, computed);
+	int64		ncomputed = cqrs_culprit_evaluate(entry, snapshot, computed);
 	List	   *patterns = split(program, computed, ncomputed, program->row, program->key);
 	ListCell   *cell;
 
@@ -362,7 +362,9 @@ offer_deltas(const CqrsProgram *program, const CqrsWindow *window)
 }
 
 /*
- * find_affected has the statements of all changed sources find affected keys, each once where that matters; -1 if a full evaluation is cheaper.
+ * find_affected has the statements of all changed sources find affected keys, each once where that matters; -1 if a full evaluation is cheaper, or they fail.
+ *
+ * They see rows as they were between two changes, and what some of these held may be what the query fails on: a full evaluation sees only what there is now.
  */
 static int64
 find_affected(CqrsProgramEntry *entry, const CqrsWindow *window, Tuplestorestate **affected, Snapshot snapshot)
@@ -380,9 +382,9 @@ find_affected(CqrsProgramEntry *entry, const CqrsWindow *window, Tuplestorestate
 	*affected = new_store();
 	for (int i = 0; worth_it && i < window->nsources; i++)
 		if (window->deltas[i].nrows > 0)
-			naffected += select_into(cqrs_program_statements(entry, CQRS_STATEMENT_AFFECTED, i, changed,
-															 window->deltas[i].nrows),
-									 snapshot, *affected);
+			worth_it = cqrs_culprit_try(cqrs_program_statements(entry, CQRS_STATEMENT_AFFECTED, i, changed,
+																window->deltas[i].nrows),
+										snapshot, *affected, &naffected);
 	for (int i = 0; i < window->nsources; i++)
 		cqrs_spi_withdraw(psprintf("%s%d", CQRS_DELTA_PREFIX, i));
 	if (!worth_it)

@@ -12,6 +12,7 @@
 
 #include "access/xact.h"
 #include "apply/apply.h"
+#include "base/attempt.h"
 #include "base/clock.h"
 #include "base/locks.h"
 #include "base/names.h"
@@ -80,17 +81,46 @@ cqrs_build_attach(int32 id, bool wait)
 	return true;
 }
 
+/* The statement that fills a table, and the snapshot that it reads. */
+typedef struct Filling
+{
+	CqrsStatement *statement;
+	Snapshot	snapshot;
+	uint64		nrows;			/* that came of it */
+} Filling;
+
 /*
- * fill_table inserts what the definition yields at the snapshot.
+ * run_filling runs it.
  */
 static void
-fill_table(const CqrsProgram *program, Snapshot snapshot)
+run_filling(void *argument)
+{
+	Filling    *filling = argument;
+
+	filling->nrows = cqrs_apply_write(filling->statement, filling->snapshot);
+}
+
+/*
+ * fill_table inserts what the definition yields at the snapshot.
+ *
+ * In a subtransaction: where the query fails for some row, the transaction goes on for as long as it takes to find out which.
+ */
+static void
+fill_table(const CqrsVersion *version, const CqrsProgram *program, Snapshot snapshot)
 {
 	char	   *sql = psprintf("INSERT INTO %s %s", cqrs_name_relation(program->table), cqrs_plan_evaluate(program));
-	CqrsStatement *statement = cqrs_spi_prepare(sql, 0, NULL, false);
+	Filling		filling = {.statement = cqrs_spi_prepare(sql, 0, NULL, false),.snapshot = snapshot};
+	ErrorData  *error = cqrs_attempt(run_filling, &filling, true);
 
-	(void) cqrs_apply_write(statement, snapshot);
-	cqrs_spi_free(statement);
+	if (error != NULL)
+		cqrs_apply_raise(version, snapshot, error);
+	if (program->nkeys == 0 && filling.nrows > 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNIQUE_VIOLATION),
+				 errmsg("the key of projection \"%s\" is not unique", get_rel_name(program->table)),
+				 errdetail("Its query yields more than one row, and the key '{}' promises one."),
+				 errhint("Define the projection with a key that tells its rows apart.")));
+	cqrs_spi_free(filling.statement);
 }
 
 /*
@@ -154,7 +184,7 @@ fill(const CqrsVersion *version, Snapshot snapshot)
 	cqrs_spi_connect();
 	PushActiveSnapshot(snapshot);
 	program = cqrs_apply_program(version);
-	fill_table(program, snapshot);
+	fill_table(version, program, snapshot);
 	CommandCounterIncrement();
 	CQRS_WAIT_POINT("fill");
 	index_key(program);
