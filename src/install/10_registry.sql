@@ -61,6 +61,14 @@ CREATE TABLE cqrs_internal.version_source (
 );
 COMMENT ON TABLE cqrs_internal.version_source IS 'which columns of which sources a version reads, and which of them it must find in images';
 
+CREATE TABLE cqrs_internal.verification (
+    version integer NOT NULL,
+    at      timestamptz NOT NULL,
+    drifted bigint NOT NULL,
+    CONSTRAINT verification_pkey PRIMARY KEY (version)
+);
+COMMENT ON TABLE cqrs_internal.verification IS 'when each version was last verified, all of it or a sample, and how many keys are known to have drifted since it was mended';
+
 CREATE TABLE cqrs_internal.version_read (
     version    integer NOT NULL,
     projection integer NOT NULL,
@@ -211,6 +219,7 @@ SELECT pg_catalog.pg_extension_config_dump('cqrs_internal.version', '');
 SELECT pg_catalog.pg_extension_config_dump('cqrs_internal.source', '');
 SELECT pg_catalog.pg_extension_config_dump('cqrs_internal.version_source', '');
 SELECT pg_catalog.pg_extension_config_dump('cqrs_internal.version_read', '');
+SELECT pg_catalog.pg_extension_config_dump('cqrs_internal.verification', '');
 SELECT pg_catalog.pg_extension_config_dump('cqrs_internal.shape', '');
 SELECT pg_catalog.pg_extension_config_dump('cqrs_internal.checkpoint', '');
 SELECT pg_catalog.pg_extension_config_dump('cqrs_internal.segment', '');

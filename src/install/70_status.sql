@@ -77,13 +77,15 @@ SELECT p.view AS projection, v.number AS version, m.health, m.lag, m.pending, m.
         WHERE l.locktype = 'object' AND l.granted AND l.classid = 'cqrs_internal.version'::pg_catalog.regclass
               AND l.objid = v.id::oid AND l.objsubid = 0
               AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())
-        LIMIT 1) AS held_by
+        LIMIT 1) AS held_by,
+       f.at AS verified_at, f.drifted
 FROM cqrs_internal.version v
 JOIN cqrs_internal.projection p ON p.id = v.projection
+LEFT JOIN cqrs_internal.verification f ON f.version = v.id
 CROSS JOIN LATERAL cqrs_internal.measure(v.id) m
 WHERE v.state <> 'retired';
 COMMENT ON VIEW cqrs.lag IS
-'how far each version is behind its sources, measured by the reader; held_by is the process that holds the version just now';
+'how far each version is behind its sources, measured by the reader; held_by is the process that holds the version just now; and how many keys are known to have drifted from its query';
 
 CREATE FUNCTION cqrs_internal.column_names(relation oid, columns smallint[]) RETURNS name[]
 LANGUAGE sql STABLE PARALLEL SAFE STRICT

@@ -22,13 +22,6 @@
 PG_FUNCTION_INFO_V1(cqrs_verify);
 PG_FUNCTION_INFO_V1(cqrs_repair);
 
-/* Keys that have drifted. */
-typedef struct Drifted
-{
-	Tuplestorestate *keys;
-	int64		nkeys;
-} Drifted;
-
 /*
  * version_argument returns the version that is asked for: the serving one, or a number.
  */
@@ -87,11 +80,11 @@ cqrs_verify(PG_FUNCTION_ARGS)
 	CqrsVersion *version;
 	CqrsBatch	batch = {0};
 	CqrsDifferenceRows rows;
-	double		share;
+	CqrsVerify	verify = {.sink = cqrs_verify_put, .argument = &rows};
 
 	if (PG_ARGISNULL(0))
 		cqrs_arguments_refuse_null("projection");
-	share = share_argument(fcinfo, 1);
+	verify.share = share_argument(fcinfo, 1);
 	cqrs_apply_check_caller("cqrs.verify()");
 	projection = cqrs_projection_argument(PG_GETARG_OID(0));
 	cqrs_projection_check_owner(projection);
@@ -100,25 +93,24 @@ cqrs_verify(PG_FUNCTION_ARGS)
 	cqrs_drain_version(projection, version, &batch);
 	rows.desc = result->setDesc;
 	rows.rows = result->setResult;
-	(void) cqrs_verify_version(version, share, cqrs_verify_put, &rows, batch.snapshot);
+	cqrs_verify_version(version, &verify, batch.snapshot);
 	cqrs_apply_check_locked(version, batch.locked);
+	cqrs_verify_record(version, &verify);
 	UnregisterSnapshot(batch.snapshot);
 	return (Datum) 0;
 }
 
 /*
- * note_key is the sink that notes the keys that have drifted.
+ * note_key is the sink that notes the keys that have drifted, in a store.
  */
 static void
 note_key(void *argument, const CqrsDifferentRows *rows)
 {
-	Drifted    *drifted = argument;
 	Datum	   *values = palloc(sizeof(Datum) * Max(rows->key_desc->natts, 1));
 	bool	   *nulls = palloc(sizeof(bool) * Max(rows->key_desc->natts, 1));
 
 	heap_deform_tuple(rows->key, rows->key_desc, values, nulls);
-	tuplestore_putvalues(drifted->keys, rows->key_desc, values, nulls);
-	drifted->nkeys++;
+	tuplestore_putvalues(argument, rows->key_desc, values, nulls);
 }
 
 /*
@@ -128,16 +120,19 @@ static int64
 repair_version(const CqrsProjection *projection, const CqrsVersion *version, const char *reason)
 {
 	CqrsBatch	batch = {0};
-	Drifted		drifted = {.keys = tuplestore_begin_heap(false, false, work_mem)};
+	Tuplestorestate *keys = tuplestore_begin_heap(false, false, work_mem);
+	CqrsVerify	verify = {.share = 1, .sink = note_key, .argument = keys};
+	CqrsVerify	mended = {.share = 1};
 
 	cqrs_drain_version(projection, version, &batch);
-	(void) cqrs_verify_version(version, 1, note_key, &drifted, batch.snapshot);
-	if (drifted.nkeys > 0)
-		cqrs_apply_repair(version, drifted.keys, drifted.nkeys, batch.snapshot);
+	cqrs_verify_version(version, &verify, batch.snapshot);
+	if (verify.drifted > 0)
+		cqrs_apply_repair(version, keys, verify.drifted, batch.snapshot);
 	cqrs_apply_check_locked(version, batch.locked);
 	UnregisterSnapshot(batch.snapshot);
-	cqrs_history_insert_drift(version, "repaired", drifted.nkeys, reason);
-	return drifted.nkeys;
+	cqrs_verify_record(version, &mended);
+	cqrs_history_insert_drift(version, "repaired", verify.drifted, reason);
+	return verify.drifted;
 }
 
 /*

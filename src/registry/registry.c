@@ -38,6 +38,7 @@ static const char *const catalog_names[CQRS_CAT_COUNT] = {
 	[CQRS_CAT_VERSION] = "version",
 	[CQRS_CAT_VERSION_SOURCE] = "version_source",
 	[CQRS_CAT_VERSION_READ] = "version_read",
+	[CQRS_CAT_VERIFICATION] = "verification",
 	[CQRS_CAT_CHECKPOINT] = "checkpoint",
 	[CQRS_CAT_SOURCE] = "source",
 	[CQRS_CAT_SHAPE] = "shape",

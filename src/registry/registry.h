@@ -29,6 +29,7 @@ typedef enum CqrsCatalog
 	CQRS_CAT_VERSION,
 	CQRS_CAT_VERSION_SOURCE,
 	CQRS_CAT_VERSION_READ,
+	CQRS_CAT_VERIFICATION,
 	CQRS_CAT_CHECKPOINT,
 	CQRS_CAT_SOURCE,
 	CQRS_CAT_SHAPE,
@@ -241,6 +242,20 @@ extern void cqrs_version_distrust(CqrsVersion *version, const char *reason);
 extern bool cqrs_version_fails(const CqrsVersion *version);
 extern const char *cqrs_state_name(CqrsState state);
 extern const char *cqrs_status_name(CqrsStatus status);
+
+/* ---- verifications: the last one of each version ---- */
+
+/* What is known of a version's equality with its definition. */
+typedef struct CqrsVerification
+{
+	int32		version;
+	TimestampTz at;				/* when it was looked at last, all of it or a sample */
+	int64		drifted;		/* keys known to differ */
+} CqrsVerification;
+
+extern CqrsVerification *cqrs_verification_get(int32 version);	/* NULL if it never was */
+extern void cqrs_verification_set(const CqrsVerification *verification);	/* the caller holds the version's lock */
+extern void cqrs_verification_delete(int32 version);
 
 /* ---- checkpoints: inserted, never updated, newest first ---- */
 extern CqrsCheckpoint *cqrs_checkpoint_latest(int32 version);	/* NULL before the fill */

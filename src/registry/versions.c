@@ -273,6 +273,7 @@ cqrs_version_delete(int32 id)
 
 	cqrs_version_source_delete(id);
 	cqrs_read_delete(id);
+	cqrs_verification_delete(id);
 	(void) cqrs_rows_delete(&checkpoints);
 	(void) cqrs_rows_delete(&version);
 }

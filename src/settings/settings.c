@@ -31,6 +31,9 @@
 #define DEFAULT_RETRY_INITIAL	100
 #define DEFAULT_RETRY_MAX		(60 * 1000)
 #define DEFAULT_LOG_DURATION	(-1)
+#define DEFAULT_VERIFY_SAMPLE	0.01
+#define MIN_VERIFY_SAMPLE		1e-9
+#define DEFAULT_VERIFY_TIMEOUT	1000
 
 int			cqrs_setting_max_workers = DEFAULT_MAX_WORKERS;
 int			cqrs_setting_naptime = DEFAULT_NAPTIME;
@@ -44,6 +47,9 @@ int			cqrs_setting_retry_initial = DEFAULT_RETRY_INITIAL;
 int			cqrs_setting_retry_max = DEFAULT_RETRY_MAX;
 int			cqrs_setting_synchronous_commit = SYNCHRONOUS_COMMIT_OFF;
 int			cqrs_setting_log_min_duration = DEFAULT_LOG_DURATION;
+int			cqrs_setting_verify_interval = 0;
+double		cqrs_setting_verify_sample = DEFAULT_VERIFY_SAMPLE;
+int			cqrs_setting_verify_timeout = DEFAULT_VERIFY_TIMEOUT;
 
 /* What the server's synchronous_commit takes, as the server shows it; the rest is hidden there, too. */
 static const struct config_enum_entry synchronous_commit_options[] = {
@@ -158,6 +164,29 @@ define_server(void)
 }
 
 /*
+ * define_verify defines how workers verify by themselves.
+ */
+static void
+define_verify(void)
+{
+	DefineCustomIntVariable("cqrs.verify_interval",
+							"Sets how often a worker compares a sample of each projection's keys with its query.",
+							"Zero turns that off.",
+							&cqrs_setting_verify_interval, 0, 0, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
+	DefineCustomRealVariable("cqrs.verify_sample",
+							 "Sets the share of the keys that a worker looks at when it verifies.",
+							 NULL,
+							 &cqrs_setting_verify_sample, DEFAULT_VERIFY_SAMPLE, MIN_VERIFY_SAMPLE, 1,
+							 PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("cqrs.verify_timeout",
+							"Sets for how long a worker may verify, while others wait for it.",
+							"What takes longer is given up, and tried next time with a smaller sample.",
+							&cqrs_setting_verify_timeout, DEFAULT_VERIFY_TIMEOUT, 1, MS_PER_DAY,
+							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+}
+
+/*
  * cqrs_settings_define makes the settings known to the server and takes the prefix.
  */
 void
@@ -166,5 +195,6 @@ cqrs_settings_define(void)
 	define_outbox();
 	define_session();
 	define_server();
+	define_verify();
 	MarkGUCPrefixReserved("cqrs");
 }

@@ -19,6 +19,9 @@ extern int	cqrs_setting_retry_initial;		/* ms */
 extern int	cqrs_setting_retry_max;			/* ms */
 extern int	cqrs_setting_synchronous_commit;	/* of the applier; values of SyncCommitLevel */
 extern int	cqrs_setting_log_min_duration;	/* ms; -1 off, 0 all */
+extern int	cqrs_setting_verify_interval;	/* s; 0 off */
+extern double cqrs_setting_verify_sample;	/* share of the keys */
+extern int	cqrs_setting_verify_timeout;	/* ms */
 
 extern void cqrs_settings_define(void);
 

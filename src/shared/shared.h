@@ -21,7 +21,8 @@ typedef enum CqrsPhase
 	CQRS_PHASE_ATTACH,
 	CQRS_PHASE_FILL,
 	CQRS_PHASE_APPLY,
-	CQRS_PHASE_SERVE
+	CQRS_PHASE_SERVE,
+	CQRS_PHASE_VERIFY
 } CqrsPhase;
 
 /* One process, as cqrs.workers shows it; a copy. */

@@ -44,6 +44,7 @@ static const char *const phase_names[] = {
 	[CQRS_PHASE_FILL] = "fill",
 	[CQRS_PHASE_APPLY] = "apply",
 	[CQRS_PHASE_SERVE] = "serve",
+	[CQRS_PHASE_VERIFY] = "verify",
 };
 
 /*

@@ -10,6 +10,7 @@
 #include "access/htup_details.h"
 #include "access/relation.h"
 #include "apply/apply.h"
+#include "base/clock.h"
 #include "base/names.h"
 #include "base/spi.h"
 #include "common/pg_prng.h"
@@ -17,8 +18,16 @@
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
+#include "utils/memutils.h"
 #include "utils/rel.h"
 #include "verify/verify.h"
+
+/* A verification whose differences are counted. */
+typedef struct Counting
+{
+	CqrsVerify *verify;
+	MemoryContext context;		/* for what outlives it */
+} Counting;
 
 static const char *const difference_names[] = {"missing", "extra", "different"};
 
@@ -114,32 +123,73 @@ below_of(double share)
 }
 
 /*
- * cqrs_verify_version compares a version, or a share of its keys, picked at random.
- *
- * A version with one row is compared as a whole.
+ * compare_sample compares some keys of a version.
  */
-int64
-cqrs_verify_version(const CqrsVersion *version, double share, CqrsDifferenceSink sink, void *argument, Snapshot snapshot)
+static void
+compare_sample(const CqrsVersion *version, double share, CqrsComparison *comparison, Snapshot snapshot)
 {
-	CqrsComparison comparison = {.sink = sink, .argument = argument};
-	CqrsSample	sample = {0};
+	CqrsSample	sample = {.seed = (int64) pg_prng_uint64(&pg_global_prng_state), .below = below_of(share)};
 
-	if (share >= 1 || version->nkeys == 0)
-	{
-		compare(version, &comparison, snapshot);
-		return -1;
-	}
-	sample.seed = (int64) pg_prng_uint64(&pg_global_prng_state);
-	sample.below = below_of(share);
 	sample.expected = tuplestore_begin_heap(false, false, work_mem);
 	sample.found = tuplestore_begin_heap(false, false, work_mem);
 	cqrs_apply_sample(version, &sample, snapshot);
-	comparison.left.rows = sample.expected;
-	comparison.left.nrows = sample.nexpected;
-	comparison.right.rows = sample.found;
-	comparison.right.nrows = sample.nfound;
-	compare(version, &comparison, snapshot);
+	comparison->left.rows = sample.expected;
+	comparison->left.nrows = sample.nexpected;
+	comparison->right.rows = sample.found;
+	comparison->right.nrows = sample.nfound;
+	compare(version, comparison, snapshot);
 	tuplestore_end(sample.expected);
 	tuplestore_end(sample.found);
-	return sample.keys;
+}
+
+/*
+ * count is the sink that counts differences on their way to the caller's.
+ */
+static void
+count(void *argument, const CqrsDifferentRows *rows)
+{
+	Counting   *counting = argument;
+
+	if (counting->verify->drifted++ == 0)
+		counting->verify->first = MemoryContextStrdup(counting->context, cqrs_verify_shown(rows->key, rows->key_desc));
+	if (counting->verify->sink != NULL)
+		counting->verify->sink(counting->verify->argument, rows);
+}
+
+/*
+ * cqrs_verify_version compares a version, or a share of its keys, with its definition.
+ *
+ * A version with one row is compared as a whole.
+ */
+void
+cqrs_verify_version(const CqrsVersion *version, CqrsVerify *verify, Snapshot snapshot)
+{
+	Counting	counting = {.verify = verify, .context = CurrentMemoryContext};
+	CqrsComparison comparison = {.sink = count, .argument = &counting};
+
+	verify->drifted = 0;
+	verify->first = NULL;
+	if (verify->share >= 1 || version->nkeys == 0)
+	{
+		verify->share = 1;
+		compare(version, &comparison, snapshot);
+	}
+	else
+		compare_sample(version, verify->share, &comparison, snapshot);
+}
+
+/*
+ * cqrs_verify_record records what has come of a verification.
+ */
+void
+cqrs_verify_record(const CqrsVersion *version, const CqrsVerify *verify)
+{
+	CqrsVerification *before = cqrs_verification_get(version->id);
+	int64		known = before ? before->drifted : 0;
+	CqrsVerification now = {.version = version->id, .at = cqrs_clock_now()};
+
+	now.drifted = verify->share < 1 ? Max(known, verify->drifted) : verify->drifted;
+	cqrs_verification_set(&now);
+	if (now.drifted > known)
+		cqrs_history_insert_drift(version, "drifted", now.drifted, psprintf("the first key is %s", verify->first));
 }

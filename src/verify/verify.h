@@ -69,13 +69,27 @@ extern void cqrs_verify_merge(const CqrsComparison *comparison, Snapshot snapsho
 /* The columns of a relation that are not dropped, as a row to be compared. */
 extern TupleDesc cqrs_verify_columns(Oid relation);
 
+/* What there is to verify of a version, and what has come of it. */
+typedef struct CqrsVerify
+{
+	double		share;			/* in: 1, or about that share of its keys, picked at random */
+	CqrsDifferenceSink sink;	/* in: told of each difference, definition left and table right; may be NULL */
+	void	   *argument;		/* in: for the sink */
+	int64		drifted;		/* out: differences */
+	char	   *first;			/* out: the key of the first of them, as JSON; NULL if there is none */
+} CqrsVerify;
+
 /*
- * Compare a version's definition (left) with its table (right) under 'snapshot', as its owner and under its settings: all of it, or with a 'share' below 1
- * about that share of its keys, picked at random, in time that goes with their number as far as the definition allows.  Returns how many keys it
- * picked, -1 for all.  The caller has locked the version and what it reads, and has applied its window up to the snapshot.
+ * Compare a version's definition with its table under 'snapshot', as its owner and under its settings, in time that goes with the share as far as the
+ * definition allows.  The caller has locked the version and what it reads, and has applied its window up to the snapshot.
  */
-extern int64 cqrs_verify_version(const CqrsVersion *version, double share, CqrsDifferenceSink sink, void *argument,
-								 Snapshot snapshot);
+extern void cqrs_verify_version(const CqrsVersion *version, CqrsVerify *verify, Snapshot snapshot);
+
+/*
+ * Record what has come of it, for cqrs.lag, and in history if drift is found that was not known.  A sample without drift says nothing of what was found
+ * before.
+ */
+extern void cqrs_verify_record(const CqrsVersion *version, const CqrsVerify *verify);
 
 /* A sink that makes rows for SQL of differences: key jsonb, difference text, left jsonb, right jsonb. */
 typedef struct CqrsDifferenceRows

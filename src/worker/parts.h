@@ -27,6 +27,7 @@ typedef struct CqrsTask
 	bool		filling;		/* it came from the fill */
 	bool		mended;			/* sources are captured again since just now */
 	TimestampTz retry_at;		/* of a failure that was noted; DT_NOEND: halted */
+	TimestampTz verified_at;	/* or since when there is something to be verified */
 } CqrsTask;
 
 /* Part of the work, in a transaction of its own: false if somebody else is in the way just now.  Without a task for what is no version's. */
@@ -66,6 +67,9 @@ extern TimestampTz cqrs_worker_round(void);
 /* Bring a version that is being built, or any other, forward.  'vacuumed' is the caller's memory of one that is. */
 extern CqrsStepResult cqrs_worker_build(CqrsTask *task, bool *vacuumed);
 extern CqrsStepResult cqrs_worker_apply(CqrsTask *task);
+
+/* Compare a share of a version's keys with its query, for no longer than cqrs.verify_timeout; halves the share if that was not enough. */
+extern CqrsStepResult cqrs_worker_verify(CqrsTask *task, double *share);
 
 /* Capture again sources whose triggers are not as they should be; the versions that read them are stale then. */
 extern CqrsStepResult cqrs_worker_mend(CqrsTask *task);

@@ -3,7 +3,7 @@
  *		A worker's round: which versions are due, and when to look again.
  *
  * What is to be done is in the registry, which is read anew each round; what to wait for, and how often we have, is in memory of our own.
- * Versions that serve come first, then those being built.  Leaves the work itself to work.c.
+ * Versions that serve come first, then those being built; what is verified by schedule comes last.  Leaves the work itself to work.c and verify.c.
  */
 #include "postgres.h"
 
@@ -29,6 +29,8 @@ typedef struct Memory
 	TimestampTz until;			/* not to be tried before */
 	int			mend_tries;		/* in a row that could not capture its sources again */
 	TimestampTz mend_at;		/* not to be tried before */
+	TimestampTz verify_at;		/* not to be verified before, because it was tried; 0: as the registry says */
+	double		share;			/* of its keys that can be verified in time; 0: not known to be less than all */
 } Memory;
 
 static List *tasks = NIL;		/* of CqrsTask *, of the round at hand */
@@ -86,6 +88,17 @@ forget_dropped(void)
 }
 
 /*
+ * verified_at returns when a version was verified last, or since when it is what it is.
+ */
+static TimestampTz
+verified_at(const CqrsVersion *version)
+{
+	CqrsVerification *last = cqrs_setting_verify_interval > 0 ? cqrs_verification_get(version->id) : NULL;
+
+	return last ? last->at : version->state_since;
+}
+
+/*
  * work_read reads from the registry what versions there are.
  */
 static bool
@@ -106,6 +119,7 @@ work_read(CqrsTask *task)
 			found->version = lfirst(cell);
 			found->view = projection->view;
 			found->paused = projection->paused;
+			found->verified_at = verified_at(found->version);
 			remember(found->version->id)->seen = true;
 			tasks = lappend(tasks, found);
 		}
@@ -229,6 +243,55 @@ attend(CqrsTask *task)
 }
 
 /*
+ * verify_due returns when a version is to be verified: DT_NOEND for one that is not, just now.
+ */
+static TimestampTz
+verify_due(const CqrsTask *task)
+{
+	const CqrsVersion *version = task->version;
+	TimestampTz due = TimestampTzPlusMilliseconds(task->verified_at, (int64) cqrs_setting_verify_interval * 1000);
+
+	if (task->paused || version->status != CQRS_STATUS_RUNNING || version->state == CQRS_STATE_BUILDING ||
+		version->state == CQRS_STATE_RETIRED)
+		return DT_NOEND;
+	return Max(due, remember(version->id)->verify_at);
+}
+
+/*
+ * verify_one verifies the version that has waited for it longest, if it is time; returns when to look again.
+ */
+static TimestampTz
+verify_one(void)
+{
+	TimestampTz first = DT_NOEND;
+	CqrsTask   *task = NULL;
+	Memory	   *memory;
+	bool		busy;
+	ListCell   *cell;
+
+	if (cqrs_setting_verify_interval == 0)
+		return DT_NOEND;
+	foreach(cell, tasks)
+	{
+		TimestampTz due = verify_due(lfirst(cell));
+
+		if (due >= first)
+			continue;
+		first = due;
+		task = lfirst(cell);
+	}
+	if (first > cqrs_clock_now())
+		return first;
+	memory = remember(task->version->id);
+	if (memory->share == 0 || memory->share > cqrs_setting_verify_sample)
+		memory->share = cqrs_setting_verify_sample;
+	busy = cqrs_worker_verify(task, &memory->share) == CQRS_STEP_BUSY;
+	memory->verify_at = TimestampTzPlusMilliseconds(cqrs_clock_now(),
+													busy ? BUSY_MAX_MS : (int64) cqrs_setting_verify_interval * 1000);
+	return cqrs_clock_now();
+}
+
+/*
  * work_tidy lets go of sources that nobody reads any more.
  */
 static bool
@@ -284,5 +347,12 @@ cqrs_worker_round(void)
 	}
 	tidy();
 	upkeep = cqrs_worker_maintain(moved);
-	return Min(next, upkeep);
+	next = Min(next, upkeep);
+	if (next > cqrs_clock_now())
+	{
+		TimestampTz due = verify_one();
+
+		next = Min(next, due);
+	}
+	return next;
 }

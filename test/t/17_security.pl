@@ -83,7 +83,7 @@ is(as('writer', q{INSERT INTO shop.sale VALUES (3, 1, 30); SELECT cqrs.token() A
 	SELECT cqrs.wait_for('shop.page', :'token')}), 't', 'so are tokens and waits');
 
 # The catalog and the outbox.
-foreach my $relation (qw(projection version source version_source version_read shape checkpoint segment history aggregate outbox_1))
+foreach my $relation (qw(projection version source version_source version_read verification shape checkpoint segment history aggregate outbox_1))
 {
 	foreach my $role (qw(owner writer stranger))
 	{
