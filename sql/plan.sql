@@ -102,15 +102,13 @@ SELECT refusal('SELECT table_name FROM information_schema.views');
 SELECT refusal('SELECT id FROM cqrs_internal.projection');
 SELECT refusal('SELECT projection FROM cqrs.projections');
 
--- A read model, its table, and a view over it.
+-- A read model's table and definition: its serving view is what may be read.
 SELECT cqrs.create_projection('lower', 'SELECT id, name FROM customer');
 SELECT cqrs.drain('lower');
-CREATE VIEW over_lower AS SELECT * FROM lower;
 SELECT refusal('SELECT id FROM lower');
-SELECT refusal('SELECT id FROM over_lower');
-SELECT regexp_replace(refusal(format('SELECT id FROM %s', v."table")), 'cqrs_lower_\d+_v1', 'cqrs_lower_N_v1')
+SELECT regexp_replace(refusal(format('SELECT id FROM %s', v."table")), 'cqrs_lower_\d+_v1', 'cqrs_lower_N_v1'),
+       regexp_replace(refusal(format('SELECT id FROM %s', v.definition)), 'cqrs_lower_\d+_v1', 'cqrs_lower_N_v1')
   FROM cqrs_internal.version v JOIN cqrs_internal.projection p ON p.id = v.projection WHERE p.view = 'lower'::regclass;
-DROP VIEW over_lower;
 SELECT cqrs.drop_projection('lower');
 
 -- Row security that applies to the reader; a table without a right to it.

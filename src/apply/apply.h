@@ -1,6 +1,6 @@
 /*
  * apply/apply.h
- *		One batch: the window of one version, applied in the transaction that is open.
+ *		One batch: the window of one version, and of those connected with it because one reads another, applied in the transaction that is open.
  */
 #ifndef CQRS_APPLY_H
 #define CQRS_APPLY_H
@@ -19,26 +19,50 @@ typedef enum CqrsOutcome
 	CQRS_NOT_READY				/* gone, retired, not filled yet, paused or halted */
 } CqrsOutcome;
 
+/* What became of another version that was applied together with the one asked for. */
+typedef struct CqrsCompanion
+{
+	int32		version;
+	bool		full;			/* it was a full evaluation */
+	ErrorData  *error;			/* why it stays at its old checkpoint, with those that read it; or NULL: it was applied */
+} CqrsCompanion;
+
 typedef struct CqrsBatch
 {
 	bool		wait;			/* in: wait for the version and for locks (drain), or give up at once (worker) */
-	CqrsOutcome outcome;
-	int64		changes;		/* out: applied by this batch */
-	bool		full;			/* out: it was a full evaluation */
-	bool		moved;			/* out: the checkpoint moved on */
-	Snapshot	snapshot;		/* out: the batch's, registered; the caller unregisters it.  NULL unless applied */
-	List	   *locked;			/* out: as of cqrs_apply_lock */
+	CqrsOutcome outcome;		/* out, as all below: of the version asked for */
+	int64		changes;		/* applied by this batch, to all its versions */
+	bool		full;			/* it was a full evaluation */
+	bool		moved;			/* a checkpoint moved on */
+	Snapshot	snapshot;		/* the batch's, registered; the caller unregisters it.  NULL unless applied */
+	List	   *locked;			/* as of cqrs_apply_lock */
+	List	   *companions;		/* of CqrsCompanion *, in the caller's memory: the others that were applied or failed */
 } CqrsBatch;
 
 /* Refuse a user's transaction in which a batch would not be exact: 25001 in another isolation level than READ COMMITTED, or after captured changes. */
 extern void cqrs_apply_check_caller(const char *command);
 
 /*
- * Lock the version, then its relations, take the snapshot, apply the window, insert the checkpoint.  The transaction is a fresh
- * REPEATABLE READ one that has taken no snapshot yet (worker), or READ COMMITTED (drain).  Errors of the user's query are raised
- * as they are.
+ * Lock the version's group, then its relations, take the snapshot, apply the windows, those below first, insert the checkpoints.  The transaction is a fresh
+ * REPEATABLE READ one that has taken no snapshot yet (worker), or READ COMMITTED (drain).  Errors of the version's query are raised
+ * as they are; one of another version's query leaves that one, and those that read it, out of the batch.
  */
 extern void cqrs_apply_batch(int32 version, CqrsBatch *batch);
+
+/*
+ * The same for a version that is to be filled, without itself: APPLIED if all the projections that it reads are exact at the batch's snapshot, which their
+ * checkpoints say.
+ */
+extern void cqrs_apply_below(int32 version, CqrsBatch *batch);
+
+/* Raise the error of a companion, if there is one: of a batch in which the version asked for could not be applied. */
+extern void cqrs_apply_raise_companion(const CqrsBatch *batch);
+
+/*
+ * A version's table was written otherwise than by a batch: what changed there has reached none of those that read it, which have to be evaluated anew.  Wants
+ * the locks of the version's group.
+ */
+extern void cqrs_apply_distrust_readers(const CqrsVersion *version, const char *reason);
 
 /*
  * The program of a version from the backend's cache, derived again if anything it names has changed.  Wants an active snapshot,
@@ -83,6 +107,9 @@ extern CqrsEffort cqrs_effort_end(int64 changes);
 
 /* Raise an error that came of evaluating a version's definition, having found out for which key it is raised, where that can be told.  Inside SPI. */
 extern void cqrs_apply_raise(const CqrsVersion *version, Snapshot snapshot, ErrorData *error);
+
+/* A version's table is being truncated by the applier: those who read it cannot be told row by row. */
+extern void cqrs_apply_feed_truncate(Oid table);
 
 /* Is the applier writing right now?  Asked by the trigger that guards version tables. */
 extern bool cqrs_apply_writing(void);

@@ -1,11 +1,12 @@
 /*
  * apply/batch.c
- *		One batch, in the order that makes it exact: locks, snapshot, window, statements, checkpoint.
+ *		What a batch does for one version: locks, then at the batch's snapshot window and statements.
  *
  * The caller opened the transaction: a worker a fresh REPEATABLE READ one that has read nothing but catalogs, drain its user's READ COMMITTED one.
  * Locks are kept to its end.  Table and checkpoint commit together, so each change is applied exactly once, whatever crashes when.
  *
- * Leaves deciding when to run, and what to do about an error, to worker/ and projection/.
+ * Leaves to group.c which versions a batch is for, in which order, and their checkpoints; deciding when to run, and what to do about an error, to worker/
+ * and projection/.
  */
 #include "postgres.h"
 
@@ -26,9 +27,6 @@
 #include "utils/rls.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
-
-/* Chunks that concern others may pile up between checkpoint and snapshot before moving the checkpoint is cheaper than passing over them. */
-#define PASSED_OVER_LIMIT 64
 
 #define AT_ONCE_MS 50			/* how long a worker waits for a lock before it turns to other versions */
 
@@ -251,7 +249,72 @@ needs_full(const CqrsProgram *program, const CqrsWindow *window)
 }
 
 /*
- * maintain brings the table from the checkpoint to the snapshot; returns the window, or NULL, having done nothing, while a restore goes on.
+ * lower_of finds the member whose table a source of the program is, if it has been applied in this batch; or NULL.
+ */
+static const CqrsMember *
+lower_of(const CqrsMember *member, const CqrsProgramSource *source)
+{
+	ListCell   *cell;
+
+	foreach(cell, member->lowers)
+	{
+		const CqrsMember *lower = lfirst(cell);
+
+		if (lower->done && lower->version->table == source->relation)
+			return lower;
+	}
+	return NULL;
+}
+
+/*
+ * is_joined tells whether all projections that the program reads are applied in this batch, before the member.
+ *
+ * If a view through which it reads was replaced where no event trigger told of it, the group was made without them.
+ */
+static bool
+is_joined(const CqrsMember *member, const CqrsProgram *program)
+{
+	for (int i = 0; i < program->nsources; i++)
+		if (program->sources[i].projection != 0 && lower_of(member, &program->sources[i]) == NULL)
+			return false;
+	return true;
+}
+
+/*
+ * check_rights raises unless the owner may read what the definition names.
+ */
+static void
+check_rights(const CqrsProgram *program, Oid owner)
+{
+	ListCell   *cell;
+
+	for (int i = 0; i < program->nsources; i++)
+		if (program->sources[i].direct)
+			check_select(&program->sources[i], owner);
+	foreach(cell, program->named)
+		if (pg_class_aclcheck(lfirst_oid(cell), owner, ACL_SELECT) != ACLCHECK_OK &&
+			pg_attribute_aclcheck_all(lfirst_oid(cell), owner, ACL_SELECT, ACLMASK_ANY) != ACLCHECK_OK)
+			aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_VIEW, get_rel_name(lfirst_oid(cell)));
+}
+
+/*
+ * read_window reads what has changed in the member's sources, and what this batch has changed in the projections that it reads.
+ */
+static CqrsWindow *
+read_window(const CqrsMember *member, const CqrsProgram *program, const CqrsBatch *batch)
+{
+	const CqrsSnapshot *since = member->checkpoint->ours ? member->checkpoint->snapshot : NULL;
+	CqrsWindow *window = cqrs_delta_read(program, member->version->id, batch->snapshot, since, !member->full);
+
+	for (int i = 0; i < program->nsources; i++)
+		if (program->sources[i].projection != 0 && !member->full)
+			cqrs_delta_feed(program, window, i, lower_of(member, &program->sources[i])->feed);
+	return window;
+}
+
+/*
+ * maintain brings the table from the checkpoint to the snapshot; returns the window, or NULL, having done nothing, while a restore goes on or the member has
+ * to join another group first.
  *
  * 'captured' tells whether all sources were captured as the registry says the version asks, when the snapshot was taken.  If the program asks for something
  * else by now the registry learns of it here, and if that is more the window is not to be trusted.
@@ -261,11 +324,12 @@ needs_full(const CqrsProgram *program, const CqrsWindow *window)
  * would be in the way of the restore's own.
  */
 static CqrsWindow *
-maintain(const CqrsVersion *version, const CqrsCheckpoint *checkpoint, CqrsBatch *batch, Oid owner, bool captured)
+maintain(CqrsMember *member, const CqrsBatch *batch, Oid owner, bool captured)
 {
+	const CqrsVersion *version = member->version;
 	CqrsProgramEntry *entry;
 	const CqrsProgram *program;
-	CqrsWindow *window;
+	CqrsWindow *window = NULL;
 	CqrsNeeds	needs;
 
 	PushActiveSnapshot(batch->snapshot);
@@ -273,7 +337,7 @@ maintain(const CqrsVersion *version, const CqrsCheckpoint *checkpoint, CqrsBatch
 	program = cqrs_program_of(entry);
 	needs = cqrs_needs_compare(version, program);
 	captured = captured && needs != CQRS_NEEDS_OTHERS;
-	if (!captured && !checkpoint->ours && !batch->wait)
+	if (!captured && !member->checkpoint->ours && !batch->wait)
 	{
 		PopActiveSnapshot();
 		return NULL;
@@ -281,25 +345,27 @@ maintain(const CqrsVersion *version, const CqrsCheckpoint *checkpoint, CqrsBatch
 	captured = captured && needs != CQRS_NEEDS_MORE;
 	if (needs != CQRS_NEEDS_RECORDED)
 		cqrs_needs_record(version, program);
-	for (int i = 0; i < program->nsources; i++)
-		if (program->sources[i].direct)
-			check_select(&program->sources[i], owner);
+	if (!is_joined(member, program))
+	{
+		PopActiveSnapshot();
+		return NULL;
+	}
+	check_rights(program, owner);
 
-	batch->full = batch->full || !captured || version->status == CQRS_STATUS_STALE || !checkpoint->ours;
-	window = cqrs_delta_read(program, version->id, batch->snapshot, checkpoint->ours ? checkpoint->snapshot : NULL,
-							 !batch->full);
+	member->full = member->full || !captured || version->status == CQRS_STATUS_STALE || !member->checkpoint->ours;
+	window = read_window(member, program, batch);
 	window->captured = captured;
-	batch->full = batch->full || needs_full(program, window);
+	member->full = member->full || needs_full(program, window);
 	if (window->altered)
 	{
 		cqrs_program_forget(version->id);	/* plans may name partitions that are being detached */
 		entry = cqrs_program_entry(version);
 	}
 	PopActiveSnapshot();
-	if (batch->full)
+	if (member->full)
 		cqrs_strategy_full(entry, batch->snapshot);
-	else if (window->changes > 0)
-		batch->full = cqrs_strategy_keys(entry, window, batch->snapshot);
+	else if (window->changes > 0 || window->fed > 0)
+		member->full = cqrs_strategy_keys(entry, window, batch->snapshot);
 	return window;
 }
 
@@ -307,27 +373,30 @@ maintain(const CqrsVersion *version, const CqrsCheckpoint *checkpoint, CqrsBatch
  * run_window applies the window as the owner, inside SPI, and copies it out without its deltas; false if maintain did nothing.
  */
 static bool
-run_window(const CqrsVersion *version, const CqrsCheckpoint *checkpoint, CqrsBatch *batch, bool captured, CqrsWindow *result)
+run_window(CqrsMember *member, const CqrsBatch *batch, bool captured)
 {
 	CqrsIdentity saved;
 	CqrsWindow *window = NULL;
-	Oid			owner = cqrs_apply_become_owner(version, &saved);
+	Oid			owner = cqrs_apply_become_owner(member->version, &saved);
 
 	cqrs_spi_connect();
+	cqrs_feed_open(member->feed);
 	PG_TRY();
 	{
-		window = maintain(version, checkpoint, batch, owner, captured);
+		window = maintain(member, batch, owner, captured);
 	}
 	PG_CATCH();
 	{
-		cqrs_program_forget(version->id);
+		cqrs_feed_close();
+		cqrs_program_forget(member->version->id);
 		PG_RE_THROW();
 	}
 	PG_END_TRY();
+	cqrs_feed_close();
 	if (window != NULL)
 	{
 		cqrs_delta_free(window);
-		*result = *window;
+		member->window = *window;
 	}
 	cqrs_spi_finish();
 	cqrs_identity_leave(&saved);
@@ -383,83 +452,41 @@ is_suspended(const CqrsVersion *version)
 }
 
 /*
- * apply_window does the batch's work once its locks are held.
+ * cqrs_member_prepare finds out, before the snapshot, what must not be asked after it.
+ */
+void
+cqrs_member_prepare(CqrsMember *member)
+{
+	member->full = is_detaching(member->version) || /* now, too: what ends the detaching is in the window then */
+		!cqrs_version_in_step(member->version);
+	member->captured = cqrs_version_covered(member->version->id);	/* what a source is captured for may grow meanwhile */
+}
+
+/*
+ * cqrs_member_apply does the batch's work for one version once the locks are held and the snapshot is taken.
  *
  * Where a source is not captured the version is stale: not only this batch is a full evaluation, but the first one, too, that finds
  * it captured again, for what happened until then is in no window.
  */
-static void
-apply_window(CqrsVersion *version, CqrsBatch *batch)
+void
+cqrs_member_apply(CqrsMember *member, const CqrsBatch *batch)
 {
-	CqrsCheckpoint *checkpoint = cqrs_checkpoint_latest(version->id);
-	TimestampTz as_of = cqrs_clock_now();
-	CqrsWindow	window;
-	bool		captured = cqrs_version_covered(version->id);	/* asked before the snapshot: what a source is captured for may grow meanwhile */
+	CqrsVersion *version = member->version;
+	bool		captured = member->captured && !is_suspended(version);	/* after the snapshot: it may see what was changed since capture was suspended */
 
 	cqrs_effort_begin();
-	batch->full = is_detaching(version);	/* before it, too: what ends the detaching is in the window then */
-	batch->snapshot = cqrs_apply_snapshot();
-	captured = captured && !is_suspended(version);	/* after it: it may see what was changed since capture was suspended */
-	if (!run_window(version, checkpoint, batch, captured, &window))
-	{
-		UnregisterSnapshot(batch->snapshot);
-		batch->snapshot = NULL;
+	if (!run_window(member, batch, captured))
 		return;
-	}
-	if (batch->full || window.changes > 0)
-		cqrs_apply_check_locked(version, batch->locked);
-	batch->changes = window.changes;
-	batch->outcome = CQRS_APPLIED;
-	if (batch->full || window.changes > 0 || window.passed_over >= PASSED_OVER_LIMIT || window.lets_go)
-	{
-		CqrsEffort	effort = cqrs_effort_end(window.changes);
-
-		cqrs_checkpoint_insert(version->id, cqrs_window_checkpoint(batch->snapshot),
-							   window.position > 0 || !checkpoint->ours ? window.position : checkpoint->position,
-							   as_of, &effort);
-		cqrs_shared_announce_at_commit();
-		if (batch->wait)
-			cqrs_shared_ask_upkeep_at_commit();
-		batch->moved = true;
-	}
-	if (window.captured)
+	if (member->full || member->window.changes > 0)
+		cqrs_apply_check_locked(version, member->locked);
+	member->done = true;
+	member->effort = cqrs_effort_end(member->window.changes + member->window.fed);
+	if (member->full && cqrs_read_settle(version->id) && version->status == CQRS_STATUS_RUNNING)
+		cqrs_history_insert(version->projection, cqrs_projection_get(version->projection, false)->view, version->number,
+							"recovered", cqrs_status_name(CQRS_STATUS_STALE), cqrs_status_name(CQRS_STATUS_RUNNING),
+							"evaluated over the versions that serve what it reads");
+	if (member->window.captured)
 		settle(version, CQRS_STATUS_RUNNING, "recovered", version->error);
 	else
 		settle(version, CQRS_STATUS_STALE, "stale", "a source is not captured: its triggers are disabled or missing");
-}
-
-/*
- * ready returns the version if there is something to apply to, read under its lock; else NULL.
- */
-static CqrsVersion *
-ready(int32 id)
-{
-	CqrsVersion *version = cqrs_version_get(id, true);
-
-	if (version == NULL || version->state == CQRS_STATE_RETIRED || version->status == CQRS_STATUS_HALTED ||
-		cqrs_checkpoint_latest(id) == NULL || cqrs_projection_get(version->projection, false)->paused)
-		return NULL;
-	return version;
-}
-
-/*
- * cqrs_apply_batch applies one version's window.
- */
-void
-cqrs_apply_batch(int32 id, CqrsBatch *batch)
-{
-	CqrsVersion *version;
-
-	batch->outcome = CQRS_BUSY;
-	batch->changes = 0;
-	batch->full = false;
-	batch->moved = false;
-	batch->snapshot = NULL;
-	if (!cqrs_version_lock(id, !batch->wait))
-		return;
-	version = ready(id);
-	if (version == NULL)
-		batch->outcome = CQRS_NOT_READY;
-	else if (cqrs_apply_lock(version, batch->wait, &batch->locked))
-		apply_window(version, batch);
 }

@@ -275,15 +275,16 @@ make_window(const CqrsProgram *program)
 	window->deltas = palloc0(sizeof(CqrsDelta) * (program->nsources + 1));
 	for (int i = 0; i < program->nsources; i++)
 	{
-		CqrsSource *source = cqrs_source_of_relation(program->sources[i].relation);
+		bool		captured = program->sources[i].projection == 0;
+		CqrsSource *source = captured ? cqrs_source_of_relation(program->sources[i].relation) : NULL;
 
-		if (source == NULL)
+		if (captured && source == NULL)
 			ereport(ERROR,
 					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 					 errmsg("relation with OID %u is read by a projection but not captured", program->sources[i].relation),
 					 errdetail("A view that the definition reads was replaced by one that reads other tables."),
 					 errhint("Drop the projection and create it again.")));
-		window->deltas[i].source = source->id;
+		window->deltas[i].source = captured ? source->id : 0;
 		window->deltas[i].rows = tuplestore_begin_heap(false, false, work_mem);
 	}
 	return window;
@@ -298,19 +299,21 @@ cqrs_delta_read(const CqrsProgram *program, int32 version, Snapshot snapshot, co
 	CqrsWindow *window = make_window(program);
 	Reader	   *readers = palloc(sizeof(Reader) * (program->nsources + 1));
 	int32	   *sources = palloc(sizeof(int32) * (program->nsources + 1));
+	int			nsources = 0;
 	CqrsOutboxScan *scan;
 	CqrsChunk  *chunk;
 
 	for (int i = 0; i < program->nsources; i++)
 	{
 		init_reader(&readers[i], &program->sources[i]);
-		sources[i] = window->deltas[i].source;
+		if (window->deltas[i].source != 0)
+			sources[nsources++] = window->deltas[i].source;
 	}
 	scan = cqrs_outbox_scan_begin(snapshot, checkpoint, InvalidFullTransactionId);
 	while ((chunk = cqrs_outbox_scan_next(scan)) != NULL)
 	{
 		CHECK_FOR_INTERRUPTS();
-		if (cqrs_outbox_chunk_has(chunk, sources, program->nsources))
+		if (cqrs_outbox_chunk_has(chunk, sources, nsources))
 			read_chunk(chunk, window, readers, decode);
 		else
 		{
@@ -320,6 +323,86 @@ cqrs_delta_read(const CqrsProgram *program, int32 version, Snapshot snapshot, co
 	}
 	cqrs_outbox_scan_end(scan);
 	return window;
+}
+
+/*
+ * feed_shape describes the rows of a feed as if they were images: every column, under its number.
+ */
+static CqrsShape *
+feed_shape(const CqrsFeed *feed)
+{
+	CqrsShape  *shape = palloc0(sizeof(CqrsShape));
+
+	shape->desc = feed->desc;
+	shape->columns = palloc(sizeof(AttrNumber) * feed->desc->natts);
+	for (int i = 0; i < feed->desc->natts; i++)
+		shape->columns[i] = i + 1;
+	return shape;
+}
+
+/*
+ * take_side deforms a feed's row as the old (side 0) or new image; what it points to is the slot's.
+ */
+static void
+take_side(Reader *reader, int side, TupleTableSlot *slot)
+{
+	slot_getallattrs(slot);
+	memcpy(reader->values[side], slot->tts_values, sizeof(Datum) * slot->tts_tupleDescriptor->natts);
+	memcpy(reader->nulls[side], slot->tts_isnull, sizeof(bool) * slot->tts_tupleDescriptor->natts);
+}
+
+/*
+ * add_fed puts one row of a feed into the delta; the old image of an update waits, in its slot, for the new one.
+ */
+static void
+add_fed(Reader *reader, CqrsDelta *delta, TupleTableSlot *slot, CqrsFeedKind kind)
+{
+	static const CqrsChange update = {.kind = CQRS_CHANGE_UPDATE};
+
+	take_side(reader, kind == CQRS_FEED_INSERTED || kind == CQRS_FEED_AFTER, slot);
+	if (kind == CQRS_FEED_INSERTED)
+		put_row(reader, delta, 1, 1);
+	else if (kind == CQRS_FEED_AFTER)
+		add_update(reader, delta, &update);
+	else if (kind == CQRS_FEED_DELETED)
+	{
+		put_row(reader, delta, 0, -1);
+		delta->has_old = true;
+	}
+}
+
+/*
+ * cqrs_delta_feed reads a feed into the delta of one source; a feed that does not tell all makes the window ask for a full evaluation.
+ */
+void
+cqrs_delta_feed(const CqrsProgram *program, CqrsWindow *window, int index, CqrsFeed *feed)
+{
+	CqrsDelta  *delta = &window->deltas[index];
+	TupleTableSlot *slots[2];	/* so that both images of an update are there at once */
+	Reader		reader;
+	bool		isnull;
+	int			side = 0;
+
+	window->needs_full = window->needs_full || feed->broken;
+	if (feed->count == 0 || window->needs_full)
+		return;
+	init_reader(&reader, &program->sources[index]);
+	check_shape(&reader, feed_shape(feed));
+	if (!reader.fits)
+		elog(ERROR, "what was fed of relation %u lacks columns that are read", feed->table);
+	slots[0] = MakeSingleTupleTableSlot(feed->desc, &TTSOpsMinimalTuple);
+	slots[1] = MakeSingleTupleTableSlot(feed->desc, &TTSOpsMinimalTuple);
+	tuplestore_rescan(feed->rows);
+	while (tuplestore_gettupleslot(feed->rows, true, true, slots[side]))
+	{
+		CqrsFeedKind kind = DatumGetInt32(slot_getattr(slots[side], feed->desc->natts, &isnull));
+
+		add_fed(&reader, delta, slots[side], kind);
+		side = kind == CQRS_FEED_BEFORE ? 1 : 0;
+	}
+	window->fed += delta->nrows;
+	ExecDropSingleTupleTableSlot(slots[0]);
+	ExecDropSingleTupleTableSlot(slots[1]);
 }
 
 /*

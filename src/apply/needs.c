@@ -33,21 +33,28 @@ CqrsNeeds
 cqrs_needs_compare(const CqrsVersion *version, const CqrsProgram *program)
 {
 	List	   *rows = cqrs_version_source_list(version->id);
-	bool		equal = list_length(rows) == program->nsources;
+	int			ncaptured = 0;
+	bool		equal = true;
 	bool		more = false;
 
+	if (!cqrs_read_equals(version->id, program->projections))
+		return CQRS_NEEDS_OTHERS;
 	for (int i = 0; i < program->nsources; i++)
 	{
 		const CqrsProgramSource *source = &program->sources[i];
-		const CqrsVersionSource *row = needs_of(rows, source->relation);
+		const CqrsVersionSource *row = source->projection ? NULL : needs_of(rows, source->relation);
 
+		if (source->projection != 0)
+			continue;
 		if (row == NULL)
 			return CQRS_NEEDS_OTHERS;
+		ncaptured++;
 		more = more || !bms_is_subset(source->watched, row->watched) || !bms_is_subset(source->imaged, row->imaged);
 		equal = equal && bms_equal(row->watched, source->watched) && bms_equal(row->imaged, source->imaged);
 	}
 	if (more)
 		return CQRS_NEEDS_MORE;
+	equal = equal && list_length(rows) == ncaptured;
 	return equal ? CQRS_NEEDS_RECORDED : CQRS_NEEDS_LESS;
 }
 
@@ -58,6 +65,7 @@ void
 cqrs_needs_record(const CqrsVersion *version, const CqrsProgram *program)
 {
 	cqrs_version_source_delete(version->id);
+	cqrs_read_set(version->id, program->projections);
 	for (int i = 0; i < program->nsources; i++)
 	{
 		CqrsSource *source = cqrs_source_of_relation(program->sources[i].relation);

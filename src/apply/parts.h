@@ -51,12 +51,43 @@ extern CqrsEstimate cqrs_program_estimate(CqrsProgramEntry *entry, CqrsStatement
 /* Forget a version's program: after an error, in case a statement is what has gone wrong. */
 extern void cqrs_program_forget(int32 version);
 
-/* ---- delta.c: from the outbox to one delta a source ---- */
+/* ---- feed.c: what a batch changes in the table of a version that others read ---- */
+
+/* Last column of a feed's rows: what became of the row.  One that was updated is two rows, one behind the other. */
+typedef enum CqrsFeedKind
+{
+	CQRS_FEED_INSERTED,
+	CQRS_FEED_DELETED,
+	CQRS_FEED_BEFORE,
+	CQRS_FEED_AFTER
+} CqrsFeedKind;
+
+typedef struct CqrsFeed
+{
+	Oid			table;
+	TupleDesc	desc;			/* the table's columns, and the kind */
+	Tuplestorestate *rows;
+	int64		count;
+	bool		broken;			/* it does not tell all that happened: readers evaluate all anew */
+	SubTransactionId last;		/* the newest in which a row was fed */
+	Datum	   *values;			/* for one row */
+	bool	   *nulls;
+} CqrsFeed;
+
+/* Before the snapshot, the version's lock held: have the table feed its readers.  Without 'wait' false if a lock was not to be had. */
+extern bool cqrs_feed_ensure(Oid table, bool wait);
+
+/* A feed in CurrentMemoryContext and with the current resource owner.  What changes in its table between open and close goes into it. */
+extern CqrsFeed *cqrs_feed_make(Oid table);
+extern void cqrs_feed_open(CqrsFeed *feed);
+extern void cqrs_feed_close(void);
+
+/* ---- delta.c: from the outbox, and from feeds, to one delta a source ---- */
 
 /* One source's part of a window. */
 typedef struct CqrsDelta
 {
-	int32		source;			/* id */
+	int32		source;			/* id; 0: the table of a projection's version */
 	Tuplestorestate *rows;
 	int64		nrows;
 	bool		has_old;		/* it holds old images */
@@ -67,6 +98,7 @@ typedef struct CqrsWindow
 	int			nsources;		/* as in the program */
 	CqrsDelta  *deltas;
 	int64		changes;		/* of the version's sources, each once */
+	int64		fed;			/* rows of projections that it reads */
 	int64		passed_over;	/* chunks that concern none of them */
 	bool		lets_go;		/* some of these are in a closed segment, which waits for the checkpoint to move on */
 	int64		position;		/* of the last change, 0 if none */
@@ -78,6 +110,9 @@ typedef struct CqrsWindow
 /* Read the window between checkpoint and snapshot.  With 'decode' false only count it. */
 extern CqrsWindow *cqrs_delta_read(const CqrsProgram *program, int32 version, Snapshot snapshot,
 								   const CqrsSnapshot *checkpoint, bool decode);
+
+/* Put what was fed of the table of a projection's version, source 'index' of the program, into its delta. */
+extern void cqrs_delta_feed(const CqrsProgram *program, CqrsWindow *window, int index, CqrsFeed *feed);
 
 /* Free the deltas, their temporary files too. */
 extern void cqrs_delta_free(CqrsWindow *window);
@@ -121,5 +156,27 @@ extern bool cqrs_strategy_keys(CqrsProgramEntry *entry, CqrsWindow *window, Snap
 extern void cqrs_strategy_full(CqrsProgramEntry *entry, Snapshot snapshot);
 extern void cqrs_strategy_repair(CqrsProgramEntry *entry, Tuplestorestate *keys, int64 nkeys, Snapshot snapshot);
 extern void cqrs_strategy_sample(CqrsProgramEntry *entry, CqrsSample *sample, Snapshot snapshot);
+
+/* ---- batch.c: one version in a batch ---- */
+
+/* A version of the group that a batch is for. */
+typedef struct CqrsMember
+{
+	CqrsVersion *version;		/* NULL: it was dropped */
+	CqrsCheckpoint *checkpoint; /* before the batch */
+	List	   *lowers;			/* of CqrsMember *: those that it reads */
+	bool		ready;			/* it takes part */
+	bool		read;			/* another one that takes part reads it */
+	List	   *locked;			/* as of cqrs_apply_lock */
+	bool		captured;		/* its sources were, before the snapshot */
+	bool		full;			/* it is, or has been, evaluated anew */
+	bool		done;			/* it is exact at the batch's snapshot */
+	CqrsFeed   *feed;			/* what changed in its table, or NULL */
+	CqrsWindow	window;			/* what was applied, without deltas */
+	CqrsEffort	effort;			/* what that took */
+} CqrsMember;
+
+extern void cqrs_member_prepare(CqrsMember *member);
+extern void cqrs_member_apply(CqrsMember *member, const CqrsBatch *batch);
 
 #endif							/* CQRS_APPLY_PARTS_H */

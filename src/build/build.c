@@ -39,14 +39,14 @@ cqrs_build_filled(int32 version)
 }
 
 /*
- * lock_building locks a version and returns it if it is still being built; else NULL, with 'busy' telling why.
+ * lock_building locks a version, with its group, and returns it if it is still being built; else NULL, with 'busy' telling why.
  */
 static CqrsVersion *
 lock_building(int32 id, bool wait, bool *busy)
 {
 	CqrsVersion *version;
 
-	*busy = !cqrs_version_lock(id, !wait);
+	*busy = !cqrs_group_lock(id, !wait);
 	if (*busy)
 		return NULL;
 	version = cqrs_version_get(id, true);
@@ -197,6 +197,29 @@ fill(const CqrsVersion *version, Snapshot snapshot)
 }
 
 /*
+ * fill_snapshot takes the snapshot of a fill, at which the projections that the version reads are exact; NULL if one does not serve yet, or stands still.
+ *
+ * They are brought to it in this transaction, and so are held until the fill is done: what they changed meanwhile would be no delta of a version that
+ * is not filled.
+ */
+static Snapshot
+fill_snapshot(const CqrsVersion *version, bool wait)
+{
+	CqrsBatch	batch = {.wait = wait};
+	ListCell   *cell;
+
+	if (cqrs_read_list(version->id) == NIL)
+		return cqrs_apply_snapshot();
+	foreach(cell, cqrs_version_lowers(version))
+		if (((CqrsVersion *) lfirst(cell))->state != CQRS_STATE_SERVING)
+			return NULL;
+	cqrs_apply_below(version->id, &batch);
+	if (wait && batch.outcome != CQRS_APPLIED)
+		cqrs_apply_raise_companion(&batch);
+	return batch.snapshot;
+}
+
+/*
  * cqrs_build_fill fills a version at one snapshot, which becomes its first checkpoint.
  */
 bool
@@ -214,12 +237,15 @@ cqrs_build_fill(int32 id, bool wait)
 	if (!cqrs_version_covered(id) || !cqrs_apply_lock(version, wait, &locked))
 		return false;
 	as_of = cqrs_clock_now();
-	snapshot = cqrs_apply_snapshot();
+	snapshot = fill_snapshot(version, wait);
+	if (snapshot == NULL)
+		return false;
 	cqrs_effort_begin();
 	cqrs_effort_strategy("fill");
 	fill(version, snapshot);
 	effort = cqrs_effort_end(0);
 	cqrs_checkpoint_insert(id, cqrs_window_checkpoint(snapshot), 0, as_of, &effort);
+	(void) cqrs_read_settle(id);
 	UnregisterSnapshot(snapshot);
 	if (!cqrs_apply_still_locked(version, locked))
 		cqrs_version_distrust(version, "a table joined what the query reads during the fill");

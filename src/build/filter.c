@@ -14,12 +14,11 @@
 #include "base/position.h"
 #include "base/spi.h"
 #include "build/parts.h"
-#include "catalog/pg_type.h"
+#include "catalog/namespace.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
 #include "parser/parse_clause.h"
 #include "parser/parse_collate.h"
-#include "parser/parse_func.h"
 #include "parser/parse_node.h"
 #include "parser/parse_relation.h"
 #include "parser/parser.h"
@@ -142,15 +141,15 @@ cqrs_filter_read(Oid view, const char *text, const char *alias)
 }
 
 /*
- * is_gate tells whether an expression is the call that keeps a view shut.
+ * is_gate tells whether an expression is the call that keeps a view shut.  Asked of the catalogs, not of the parser: whoever drains may not use our schema.
  */
 static bool
 is_gate(Node *node)
 {
-	Oid			argument = INT4OID;
-	List	   *name = list_make2(makeString("cqrs_internal"), makeString("gate"));
+	Oid			function = IsA(node, FuncExpr) ? ((FuncExpr *) node)->funcid : InvalidOid;
 
-	return IsA(node, FuncExpr) && ((FuncExpr *) node)->funcid == LookupFuncName(name, 1, &argument, false);
+	return OidIsValid(function) && get_func_namespace(function) == get_namespace_oid("cqrs_internal", false) &&
+		strcmp(get_func_name(function), "gate") == 0;
 }
 
 /*

@@ -56,7 +56,10 @@ check_moves(const CqrsVersion *version)
 {
 	CqrsProjection *projection = cqrs_projection_get(version->projection, false);
 	bool		halted = version->status == CQRS_STATUS_HALTED;
+	CqrsVersion *by = cqrs_version_held_by(version);
 
+	if (by != NULL)
+		check_moves(by);
 	if (!halted && !projection->paused)
 		return;
 	ereport(ERROR,
@@ -136,6 +139,8 @@ settle_version(const CqrsVersion *version)
 	callback.previous = error_context_stack;
 	error_context_stack = &callback;
 	cqrs_apply_batch(version->id, &batch);
+	if (batch.outcome != CQRS_APPLIED)
+		cqrs_apply_raise_companion(&batch);
 	if (batch.outcome != CQRS_APPLIED)
 		elog(ERROR, "version %d could not be brought up to date: outcome %d", version->id, (int) batch.outcome);
 	error_context_stack = callback.previous;

@@ -8,6 +8,10 @@ CREATE FUNCTION cqrs_internal.guard_table() RETURNS trigger
     LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'cqrs_guard_table';
 COMMENT ON FUNCTION cqrs_internal.guard_table() IS 'refuses writes to read models from anyone but the applier';
 
+CREATE FUNCTION cqrs_internal.feed() RETURNS trigger
+    LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'cqrs_feed_row';
+COMMENT ON FUNCTION cqrs_internal.feed() IS 'tells the versions that read a read model which of its rows a batch changes';
+
 CREATE FUNCTION cqrs_internal.guard_drop() RETURNS event_trigger
     LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'cqrs_guard_drop';
 COMMENT ON FUNCTION cqrs_internal.guard_drop() IS 'refuses to drop serving views by hand';

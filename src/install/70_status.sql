@@ -11,6 +11,12 @@ LANGUAGE c STABLE PARALLEL RESTRICTED STRICT
 AS 'MODULE_PATHNAME', 'cqrs_shown_status';
 COMMENT ON FUNCTION cqrs_internal.shown_status(integer) IS 'status of a version, given by its id, as users see it';
 
+CREATE FUNCTION cqrs_internal.shown_hold(version integer) RETURNS text
+LANGUAGE c STABLE PARALLEL RESTRICTED STRICT
+AS 'MODULE_PATHNAME', 'cqrs_shown_hold';
+COMMENT ON FUNCTION cqrs_internal.shown_hold(integer) IS
+'which projection below a version, given by its id, keeps it from moving on; null where none does';
+
 CREATE FUNCTION cqrs_internal.shown_strategy(version integer) RETURNS text
 LANGUAGE c STABLE PARALLEL UNSAFE STRICT
 AS 'MODULE_PATHNAME', 'cqrs_shown_strategy';
@@ -53,8 +59,8 @@ SELECT p.view AS projection,
        v.state,
        cqrs_internal.shown_status(v.id) AS status,
        cqrs_internal.shown_strategy(v.id) AS strategy,
-       CASE WHEN pg_catalog.pg_has_role(c.relowner, 'USAGE') OR pg_catalog.pg_has_role('pg_read_all_data', 'USAGE')
-            THEN v.error END AS error,
+       coalesce(CASE WHEN pg_catalog.pg_has_role(c.relowner, 'USAGE') OR pg_catalog.pg_has_role('pg_read_all_data', 'USAGE')
+                     THEN v.error END, cqrs_internal.shown_hold(v.id)) AS error,
        v.retry_at, v.created_at,
        cqrs_internal.table_bytes(v."table") AS bytes
 FROM cqrs_internal.version v
@@ -143,5 +149,5 @@ COMMENT ON VIEW cqrs.history IS
 
 GRANT SELECT ON cqrs.projections, cqrs.versions, cqrs.checkpoints, cqrs.lag, cqrs.sources, cqrs.workers, cqrs.history TO PUBLIC;
 GRANT EXECUTE ON FUNCTION cqrs.freshness(regclass), cqrs_internal.measure(integer), cqrs_internal.shown_status(integer),
-    cqrs_internal.shown_strategy(integer), cqrs_internal.table_bytes(regclass), cqrs_internal.workers(),
+    cqrs_internal.shown_hold(integer),     cqrs_internal.shown_strategy(integer), cqrs_internal.table_bytes(regclass), cqrs_internal.workers(),
     cqrs_internal.column_names(oid, smallint[]) TO PUBLIC;

@@ -3,8 +3,8 @@
  *		Who needs a segment, and showing it: cqrs.segments.
  *
  * A version that trusts its window needs a segment of which its checkpoint has not seen all.  A stale or halted one begins anew when it begins, and so does
- * one that is not filled.  A transaction that fills or evaluates anew says that it needs what it cannot see, because its checkpoint is not committed.  And who
- * reads or writes a segment keeps others from freeing it for as long.
+ * one that is not filled, or has missed changes of a projection that it reads.  A transaction that fills or evaluates anew says that it needs what it cannot
+ * see, because its checkpoint is not committed.  And who reads or writes a segment keeps others from freeing it for as long.
  *
  * Wants a transaction.  Nothing here waits for a lock.  Memory is CurrentMemoryContext's.
  */
@@ -40,7 +40,7 @@ static bool
 trusts_window(const CqrsVersion *version, const CqrsCheckpoint *checkpoint)
 {
 	return version->state != CQRS_STATE_RETIRED && version->status != CQRS_STATUS_STALE &&
-		version->status != CQRS_STATUS_HALTED && checkpoint != NULL && checkpoint->ours;
+		version->status != CQRS_STATUS_HALTED && checkpoint != NULL && checkpoint->ours && cqrs_version_in_step(version);
 }
 
 /*

@@ -156,7 +156,10 @@ cqrs_plan_notify(const CqrsProgram *program)
 	foreach(cell, find(program, true, true))
 	{
 		const CqrsAdvice *advice = lfirst(cell);
+		const CqrsVersion *version = cqrs_version_of_table(advice->source);
 
+		if (version != NULL && version->state == CQRS_STATE_BUILDING)
+			continue;			/* a projection that has no index yet will have one on its key at least */
 		ereport(NOTICE,
 				(errmsg("recomputing a key of projection \"%s\" scans the whole of \"%s\"", get_rel_name(program->table),
 						cqrs_name_shown(advice->source)),

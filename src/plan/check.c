@@ -22,6 +22,7 @@
 #include "mb/pg_wchar.h"
 #include "nodes/nodeFuncs.h"
 #include "plan/query.h"
+#include "registry/registry.h"
 #include "utils/lsyscache.h"
 #include "utils/regproc.h"
 #include "utils/syscache.h"
@@ -31,6 +32,7 @@ typedef struct Walk
 {
 	const CqrsCheck *check;
 	Oid			view;			/* whose query is being walked; invalid in the user's text */
+	const CqrsProjection *projection;	/* that it serves, or NULL */
 	Query	   *query;			/* the level being walked */
 	Node	   *node;			/* whose functions are being looked at */
 } Walk;
@@ -148,6 +150,15 @@ is_ours(Oid function)
 	return schema != NULL && (strcmp(schema, "cqrs") == 0 || strcmp(schema, "cqrs_internal") == 0);
 }
 
+/*
+ * is_gate tells whether a function is the gate of a serving view that has nothing to serve yet.
+ */
+static bool
+is_gate(const Walk *walk, Oid function)
+{
+	return walk->projection != NULL && strcmp(get_func_name(function), "gate") == 0;
+}
+
 static bool check_function(Oid function, void *context);
 
 /*
@@ -181,11 +192,13 @@ check_function(Oid function, void *context)
 	const char *name = format_procedure(function);
 	const char *from;
 
-	if (is_ours(function))
+	if (is_ours(function) && !is_gate(walk, function))
 		refuse_source(walk, name, "the state of projections");
 	if (function >= FirstUnpinnedObjectId)
 		check_aggregate(function, context);
 	if (volatility == PROVOLATILE_IMMUTABLE)
+		return false;
+	if (is_gate(walk, function))
 		return false;
 	from = cqrs_function_answers_from(function);
 	if (from != NULL)
@@ -268,7 +281,7 @@ static bool check_walker(Node *node, Walk *walk);
 static void
 check_view(const Walk *walk, Oid view)
 {
-	Walk		inner = {.check = walk->check, .view = view};
+	Walk		inner = {.check = walk->check, .view = view, .projection = cqrs_projection_of_view(view)};
 
 	check_walker((Node *) cqrs_query_of_view(view), &inner);
 }
@@ -291,6 +304,8 @@ check_entry(const Walk *walk, const RangeTblEntry *entry)
 	place = place_of_relation(walk, entry->relid);
 	if (entry->tablesample != NULL)
 		refuse(walk, "TABLESAMPLE", "A sample is not a function of the data.", "Leave it out.", place);
+	if (walk->projection != NULL && cqrs_projection_holds(walk->projection, entry->relid))
+		return;
 	cqrs_relation_check(walk->check, entry->relid, reader, place, walk->view);
 	if (entry->relkind == RELKIND_VIEW)
 		check_view(walk, entry->relid);

@@ -94,7 +94,8 @@ may_read(const CqrsProgramSource *source, Oid role)
 {
 	int			column = -1;
 
-	if (check_enable_rls(source->relation, role, true) != RLS_NONE)
+	if (check_enable_rls(source->relation, role, true) != RLS_NONE ||
+		pg_namespace_aclcheck(get_rel_namespace(source->relation), role, ACL_USAGE) != ACLCHECK_OK)
 		return false;
 	if (pg_class_aclcheck(source->relation, role, ACL_SELECT) == ACLCHECK_OK)
 		return true;

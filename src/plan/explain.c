@@ -11,6 +11,7 @@
 #include "base/names.h"
 #include "lib/stringinfo.h"
 #include "plan/query.h"
+#include "registry/registry.h"
 #include "utils/lsyscache.h"
 
 /*
@@ -93,12 +94,24 @@ column_names(const CqrsProgramSource *source, const Bitmapset *columns)
 }
 
 /*
+ * source_name names a source as users know it: the table of a projection's version by the projection.
+ */
+static const char *
+source_name(const CqrsProgramSource *source)
+{
+	CqrsProjection *projection = source->projection ? cqrs_projection_get(source->projection, true) : NULL;
+
+	return cqrs_name_shown(projection ? projection->view : source->relation);
+}
+
+/*
  * source_line says which columns of a source are read, and how it is followed.
  */
 static char *
 source_line(const CqrsProgramSource *source)
 {
-	char	   *what = psprintf("source %s (%s)", cqrs_name_shown(source->relation), column_names(source, source->watched));
+	char	   *what = psprintf("%s %s (%s)", source->projection ? "reads projection" : "source", source_name(source),
+							column_names(source, source->watched));
 
 	return strategy_line(what, source->strategy, source->reason);
 }
@@ -109,7 +122,7 @@ source_line(const CqrsProgramSource *source)
 static char *
 images_line(const CqrsProgramSource *source)
 {
-	return psprintf("images of %s: (%s)", cqrs_name_shown(source->relation), column_names(source, source->imaged));
+	return psprintf("images of %s: (%s)", source_name(source), column_names(source, source->imaged));
 }
 
 /*
@@ -118,7 +131,7 @@ images_line(const CqrsProgramSource *source)
 static List *
 affected_lines(List *lines, const CqrsProgram *program, int source)
 {
-	const char *name = cqrs_name_shown(program->sources[source].relation);
+	const char *name = source_name(&program->sources[source]);
 	ListCell   *cell;
 	StringInfoData also;
 
@@ -131,7 +144,7 @@ affected_lines(List *lines, const CqrsProgram *program, int source)
 		List	   *more = cqrs_plan_affected(program, source, bms_make_singleton(i));
 
 		if (list_length(more) > list_length(cqrs_plan_affected(program, source, NULL)))
-			appendStringInfo(&also, "%s%s", also.len ? ", " : "", cqrs_name_shown(program->sources[i].relation));
+			appendStringInfo(&also, "%s%s", also.len ? ", " : "", source_name(&program->sources[i]));
 	}
 	if (also.len)
 		lines = lappend(lines, psprintf("affected by %s: the same with old images of %s, if there are any", name, also.data));

@@ -51,19 +51,40 @@ cqrs_key_exact(Oid type, Oid collation)
 }
 
 /*
+ * cqrs_key_of_version finds the key of a version's table that no constraint tells of: it is still being built and has none, or it holds one row.
+ */
+bool
+cqrs_key_of_version(Oid table, Bitmapset **columns)
+{
+	CqrsVersion *version = cqrs_version_of_table(table);
+
+	*columns = NULL;
+	if (version == NULL || (version->nkeys > 0 && version->state != CQRS_STATE_BUILDING))
+		return false;
+	for (int i = 0; i < version->nkeys; i++)
+	{
+		if (cqrs_key_nullable(cqrs_query_of_view(version->definition), version->key[i]))
+			return false;
+		*columns = bms_add_member(*columns, version->key[i]);
+	}
+	return true;
+}
+
+/*
  * attribute_nullable tells whether a table's column can be null.
  */
 static bool
 attribute_nullable(Oid relid, AttrNumber attnum)
 {
 	HeapTuple	tuple = SearchSysCache2(ATTNUM, ObjectIdGetDatum(relid), Int16GetDatum(attnum));
+	Bitmapset  *key;
 	bool		result;
 
 	if (!HeapTupleIsValid(tuple))
 		elog(ERROR, "cache lookup failed for attribute %d of relation %u", attnum, relid);
 	result = !((Form_pg_attribute) GETSTRUCT(tuple))->attnotnull;
 	ReleaseSysCache(tuple);
-	return result;
+	return result && !(cqrs_key_of_version(relid, &key) && bms_is_member(attnum, key));
 }
 
 /*

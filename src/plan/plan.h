@@ -37,6 +37,7 @@ typedef struct CqrsProgramSource
 	const char *reason;			/* why not a better one; NULL for keys */
 	bool		readable;		/* the owner may read it without the views through which the definition does */
 	bool		direct;			/* named by the definition itself (not through another view): the owner's SELECT on it is checked each batch */
+	int32		projection;		/* id of the one whose version's table it is, read through its serving view: not captured; 0: a table of the user's */
 
 	/*
 	 * The delta's row type: column i (from 0) is attribute delta_attnum[i] of the source, one of those imaged; the last column is the weight (bigint):
@@ -62,6 +63,8 @@ typedef struct CqrsProgram
 	int			nsources;
 	CqrsProgramSource *sources;
 	List	   *relations;		/* OIDs of all sources with their trees and views read; without table and definition */
+	List	   *projections;	/* ids of those whose serving views are read */
+	List	   *named;			/* OIDs of those of their serving views that the definition names itself: the owner's SELECT is checked each batch */
 	struct CqrsQuery *query;	/* private to plan/ */
 } CqrsProgram;
 
@@ -80,6 +83,9 @@ extern void cqrs_plan_check(Oid definition, const char *text, Oid owner, bool no
  * an error 42P10 with hint if it cannot be.
  */
 extern AttrNumber *cqrs_plan_key(Oid definition, bool given, List *names, int *nkeys);
+
+/* The ids of the projections that a definition reads, through views too. */
+extern List *cqrs_plan_projections(Oid definition);
 
 /* Derive the program, in CurrentMemoryContext, under the settings in force.  Takes ACCESS SHARE on what it reads. */
 extern CqrsProgram *cqrs_plan_derive(Oid definition, Oid table, const AttrNumber *key, int nkeys);

@@ -12,6 +12,7 @@
 #include "catalog/pg_class.h"
 #include "nodes/nodeFuncs.h"
 #include "plan/query.h"
+#include "registry/registry.h"
 #include "rewrite/rewriteHandler.h"
 #include "storage/lockdefs.h"
 #include "utils/rel.h"
@@ -22,6 +23,7 @@ typedef struct Collector
 	CqrsProgram *program;
 	List	   *sources;		/* of CqrsProgramSource * */
 	Oid			view;			/* whose query is being walked */
+	const CqrsProjection *projection;	/* that it serves, or NULL */
 } Collector;
 
 /*
@@ -109,6 +111,29 @@ source_of(Collector *collector, Oid relid)
 static bool collect_walker(Node *node, Collector *collector);
 
 /*
+ * collect_view walks into a view, and notes a projection that it serves.
+ */
+static void
+collect_view(Collector *collector, Oid view)
+{
+	CqrsProgram *program = collector->program;
+	Oid			outer = collector->view;
+	const CqrsProjection *outer_projection = collector->projection;
+
+	collector->view = view;
+	collector->projection = cqrs_projection_of_view(view);
+	if (collector->projection != NULL)
+	{
+		program->projections = list_append_unique_int(program->projections, collector->projection->id);
+		if (outer == program->definition)
+			program->named = list_append_unique_oid(program->named, view);
+	}
+	collect_walker((Node *) cqrs_query_of_view(view), collector);
+	collector->view = outer;
+	collector->projection = outer_projection;
+}
+
+/*
  * collect_relation notes a table, or walks into a view.
  *
  * The executor checks the tables of a view as the view's owner, who is not ours to check; those that the definition names, and those of security
@@ -121,18 +146,14 @@ collect_relation(Collector *collector, const RangeTblEntry *entry)
 
 	program->relations = list_append_unique_oid(program->relations, entry->relid);
 	if (entry->relkind == RELKIND_VIEW)
-	{
-		Oid			outer = collector->view;
-
-		collector->view = entry->relid;
-		collect_walker((Node *) cqrs_query_of_view(entry->relid), collector);
-		collector->view = outer;
-	}
+		collect_view(collector, entry->relid);
 	else
 	{
 		CqrsProgramSource *source = source_of(collector, entry->relid);
 
 		source->watched = bms_join(source->watched, columns_read(entry));
+		if (collector->projection != NULL && cqrs_projection_holds(collector->projection, entry->relid))
+			source->projection = collector->projection->id;
 		if (collector->view == program->definition || !OidIsValid(entry->checkAsUser))
 			source->direct = true;
 	}
@@ -174,4 +195,16 @@ cqrs_query_collect(CqrsProgram *program, Query *tree)
 	program->sources = palloc0(sizeof(CqrsProgramSource) * Max(program->nsources, 1));
 	foreach(cell, collector.sources)
 		program->sources[foreach_current_index(cell)] = *(CqrsProgramSource *) lfirst(cell);
+}
+
+/*
+ * cqrs_plan_projections lists the projections that a definition reads.
+ */
+List *
+cqrs_plan_projections(Oid definition)
+{
+	CqrsProgram program = {.definition = definition};
+
+	cqrs_query_collect(&program, cqrs_query_of_view(definition));
+	return program.projections;
 }

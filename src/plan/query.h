@@ -129,6 +129,9 @@ extern bool cqrs_unique_infer(Query *tree, Bitmapset **columns);
 /* Can the output column be null?  False is a proof. */
 extern bool cqrs_key_nullable(Query *tree, AttrNumber column);
 
+/* The key of a version's table that has no constraint for it: because it is still being built, if the key cannot be null, or holds one row. */
+extern bool cqrs_key_of_version(Oid table, Bitmapset **columns);
+
 /* The operator by which values of a type are one key; invalid if the type has none. */
 extern Oid	cqrs_key_equality(Oid type);
 

@@ -60,10 +60,10 @@ static const Refusal ours = {
 	.why = "What the extension keeps for itself is not captured.",
 	.hint = "Read it in a view above the projection.",
 };
-static const Refusal projection = {
-	.what = "projection",
-	.why = "A projection over a projection is not supported yet.",
-	.hint = "Write the lower one's query into this one's.",
+static const Refusal version = {
+	.what = "table or definition of a version",
+	.why = "Another version may serve the projection tomorrow.",
+	.hint = "Read the projection's serving view.",
 };
 static const Refusal secured = {
 	.what = "table with row security",
@@ -72,17 +72,13 @@ static const Refusal secured = {
 };
 
 /*
- * is_of_projection tells whether a relation is a serving view, or the table or definition of a version.
+ * is_of_version tells whether a relation is the table or definition of a version.
  */
 static bool
-is_of_projection(Oid relation)
+is_of_version(Oid relation)
 {
 	ListCell   *cell;
 
-	if (!cqrs_registry_exists())
-		return false;
-	if (cqrs_projection_of_view(relation) != NULL)
-		return true;
 	foreach(cell, cqrs_version_list(0))
 	{
 		CqrsVersion *version = lfirst(cell);
@@ -179,8 +175,8 @@ refusal_of(Oid relation, Oid owner, Oid *part)
 
 	if (refusal != NULL)
 		return refusal;
-	if (is_of_projection(relation))
-		return &projection;
+	if (is_of_version(relation))
+		return &version;
 	if (is_ours(relation))
 		return &ours;
 	if (check_enable_rls(relation, owner, true) == RLS_ENABLED)

@@ -144,6 +144,7 @@ keys_of_table(Oid relid)
 	Oid			primary;
 	List	   *result = NIL;
 	List	   *indexes = RelationGetIndexList(table);
+	Bitmapset  *key;
 	ListCell   *cell;
 
 	primary = RelationGetPrimaryKeyIndex(table);
@@ -156,6 +157,8 @@ keys_of_table(Oid relid)
 		result = lfirst_oid(cell) == primary ? lcons(columns, result) : lappend(result, columns);
 	}
 	relation_close(table, NoLock);
+	if (result == NIL && cqrs_key_of_version(relid, &key))
+		result = list_make1(key);
 	return result;
 }
 

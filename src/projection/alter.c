@@ -73,6 +73,7 @@ change_filter(CqrsProjection *projection, char *filter)
 	cqrs_locks_take(list_make1_oid(projection->view), AccessExclusiveLock, cqrs_setting_lock_timeout);
 	version = cqrs_version_serving(projection->id);
 	cqrs_build_filter_view(projection, version, version->state != CQRS_STATE_SERVING, filter);
+	cqrs_projection_redefined(projection);
 	projection->row_filter = filter;
 }
 
@@ -188,69 +189,159 @@ cqrs_resume(PG_FUNCTION_ARGS)
 }
 
 /*
- * drop_objects drops view, tables, definitions and schemas together: so they do not stand in each other's way, and what users have built on them
+ * add_relation adds a relation, if it is still there.
+ */
+static void
+add_relation(ObjectAddresses *objects, Oid relation)
+{
+	ObjectAddress address;
+
+	ObjectAddressSet(address, RelationRelationId, relation);
+	if (get_rel_relkind(relation) != '\0')
+		add_exact_object_address(&address, objects);
+}
+
+/*
+ * drop_objects drops views, tables, definitions and schemas together: so they do not stand in each other's way, and what users have built on them
  * does, unless 'cascade'.
  */
 static void
-drop_objects(Oid view, List *versions, bool cascade)
+drop_objects(List *projections, List *versions, bool cascade)
 {
 	ObjectAddresses *objects = new_object_addresses();
 	ObjectAddress address;
 	ListCell   *cell;
 
-	ObjectAddressSet(address, RelationRelationId, view);
-	add_exact_object_address(&address, objects);
+	foreach(cell, projections)
+		add_relation(objects, ((CqrsProjection *) lfirst(cell))->view);
 	foreach(cell, versions)
 	{
 		CqrsVersion *version = lfirst(cell);
 
-		if (get_rel_relkind(version->definition) != '\0')
-		{
-			ObjectAddressSet(address, RelationRelationId, version->definition);
-			add_exact_object_address(&address, objects);
-		}
-		if (get_rel_relkind(version->table) != '\0')
-		{
-			ObjectAddressSet(address, RelationRelationId, version->table);
-			add_exact_object_address(&address, objects);
-		}
+		add_relation(objects, version->definition);
+		add_relation(objects, version->table);
+		ObjectAddressSet(address, NamespaceRelationId, version->schema);
 		if (get_namespace_name(version->schema) != NULL)
-		{
-			ObjectAddressSet(address, NamespaceRelationId, version->schema);
 			add_exact_object_address(&address, objects);
-		}
 	}
 	performMultipleDeletions(objects, cascade ? DROP_CASCADE : DROP_RESTRICT, 0);
 	free_object_addresses(objects);
 }
 
 /*
+ * is_among tells whether a projection is in a list.
+ */
+static bool
+is_among(List *projections, int32 id)
+{
+	ListCell   *cell;
+
+	foreach(cell, projections)
+		if (((CqrsProjection *) lfirst(cell))->id == id)
+			return true;
+	return false;
+}
+
+/*
+ * with_readers returns the projection with all that read it, through others too, locked; without 'cascade' it is an error if any does.
+ */
+static List *
+with_readers(CqrsProjection *projection, bool cascade)
+{
+	List	   *projections = list_make1(projection);
+	ListCell   *cell;
+
+	for (int i = 0; i < list_length(projections); i++)
+	{
+		CqrsProjection *read = list_nth(projections, i);
+
+		foreach(cell, cqrs_projection_readers(read->id))
+		{
+			CqrsProjection *reader = cqrs_projection_get(((CqrsVersion *) lfirst(cell))->projection, false);
+
+			if (!cascade)
+				ereport(ERROR,
+						(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
+						 errmsg("cannot drop projection \"%s\" because another one reads it", cqrs_name_shown(read->view)),
+						 errdetail("Version %d of projection \"%s\" reads it.", ((CqrsVersion *) lfirst(cell))->number,
+								   cqrs_name_shown(reader->view)),
+						 errhint("Drop that one first, or give cascade => true to drop both.")));
+			if (is_among(projections, reader->id))
+				continue;
+			cqrs_projection_lock(reader->id);
+			ereport(NOTICE,
+					(errmsg("drop cascades to projection %s", cqrs_name_shown(reader->view))));
+			projections = lappend(projections, reader);
+		}
+	}
+	return projections;
+}
+
+/*
+ * compare_versions orders versions by id, the order in which everybody locks.
+ */
+static int
+compare_versions(const ListCell *left, const ListCell *right)
+{
+	int32		l = ((const CqrsVersion *) lfirst(left))->id;
+	int32		r = ((const CqrsVersion *) lfirst(right))->id;
+
+	return l < r ? -1 : l > r;
+}
+
+/*
+ * take_versions takes the versions of projections from whoever fills or applies them: a worker gives up what it does for them, or for others together
+ * with them; another session is waited for.
+ */
+static List *
+take_versions(List *projections)
+{
+	List	   *versions = NIL;
+	ListCell   *cell;
+	ListCell   *inner;
+
+	foreach(cell, projections)
+		versions = list_concat(versions, cqrs_version_list(((CqrsProjection *) lfirst(cell))->id));
+	list_sort(versions, compare_versions);
+	foreach(cell, versions)
+	{
+		int32		id = ((CqrsVersion *) lfirst(cell))->id;
+
+		foreach(inner, cqrs_group_members(id))
+			cqrs_shared_interrupt_worker(lfirst_int(inner));
+		(void) cqrs_version_lock(id, false);
+	}
+	return versions;
+}
+
+/*
  * cqrs.drop_projection(projection regclass, cascade boolean DEFAULT false) RETURNS void
  *
- * Drops the projection with its serving view, versions and their tables, and stops capturing what nothing else reads.  A fill
- * or batch that the worker is at is cancelled; one of another session's drain is waited for.
+ * Drops the projection with its serving view, versions and their tables, and stops capturing what nothing else reads; with cascade also the projections that
+ * read it.  A fill or batch that the worker is at is cancelled; one of another session's drain is waited for.
  *
- * Errors: 42809 not a projection, 42501 not its owner, 2BP01 other objects depend on it (without cascade).
+ * Errors: 42809 not a projection, 42501 not its owner, 2BP01 other projections read it or other objects depend on it (without cascade).
  */
 Datum
 cqrs_drop_projection(PG_FUNCTION_ARGS)
 {
-	Oid			view = PG_GETARG_OID(0);
-	CqrsProjection *projection = cqrs_projection_open(view, "cqrs.drop_projection()");
-	List	   *versions = cqrs_version_list(projection->id);
+	bool		cascade = PG_GETARG_BOOL(1);
+	List	   *projections = with_readers(cqrs_projection_open(PG_GETARG_OID(0), "cqrs.drop_projection()"), cascade);
+	List	   *versions = take_versions(projections);
 	ListCell   *cell;
 
-	foreach(cell, versions)
+	foreach(cell, projections)
 	{
-		cqrs_shared_interrupt_worker(((CqrsVersion *) lfirst(cell))->id);
-		(void) cqrs_version_lock(((CqrsVersion *) lfirst(cell))->id, false);
+		CqrsProjection *projection = lfirst(cell);
+
+		LockRelationOid(projection->view, AccessExclusiveLock);
+		cqrs_history_insert(projection->id, projection->view, 0, "dropped", NULL, NULL, NULL);
 	}
-	LockRelationOid(view, AccessExclusiveLock);
-	cqrs_history_insert(projection->id, view, 0, "dropped", NULL, NULL, NULL);
 	foreach(cell, versions)
 		cqrs_version_delete(((CqrsVersion *) lfirst(cell))->id);
-	cqrs_projection_delete(projection->id);
-	drop_objects(view, versions, PG_GETARG_BOOL(1));
+	foreach(cell, projections)
+		cqrs_projection_delete(((CqrsProjection *) lfirst(cell))->id);
+	drop_objects(projections, versions, cascade);
 	cqrs_capture_release();
 	cqrs_shared_announce_at_commit();
 	cqrs_shared_wake_at_commit();

@@ -59,6 +59,26 @@ raise_paused(const CqrsProjection *projection)
 }
 
 /*
+ * check_below refuses to drain a version that a projection below it holds back.
+ */
+static void
+check_below(const CqrsVersion *version)
+{
+	CqrsVersion *by = cqrs_version_held_by(version);
+	CqrsProjection *projection = by ? cqrs_projection_get(by->projection, false) : NULL;
+
+	if (projection == NULL || (!projection->paused && by->status != CQRS_STATUS_HALTED))
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("projection \"%s\" is %s", cqrs_name_shown(projection->view), projection->paused ? "paused" : "halted"),
+			 errdetail("Projection \"%s\" reads it, and waits for it.",
+					   cqrs_name_shown(cqrs_projection_get(version->projection, false)->view)),
+			 projection->paused ? errhint("Call cqrs.resume first.") :
+			 errhint("Its owner sees why in the view cqrs.versions.")));
+}
+
+/*
  * build_here does what is left of a build, once the sources are captured, in this transaction.
  */
 static void
@@ -86,19 +106,65 @@ raise_not_ready(int32 version, const char *name)
 		raise_paused(projection);
 	if (now->status == CQRS_STATUS_HALTED)
 		raise_halted(projection, now);
+	check_below(now);
+}
+
+/*
+ * build_below builds the projections that a version reads and that are still being built, those below first, then the version itself.
+ */
+static void
+build_below(const CqrsVersion *version)
+{
+	ListCell   *cell;
+
+	foreach(cell, cqrs_version_lowers(version))
+		build_below(lfirst(cell));
+	(void) cqrs_build_attach(version->id, true);
+	if (version->state == CQRS_STATE_BUILDING)
+		build_here(version->id);
+}
+
+/*
+ * tell_companions tells of projections that were to be applied together with one and failed: an error if that one could not be without them.
+ */
+static void
+tell_companions(const CqrsBatch *batch)
+{
+	ListCell   *cell;
+
+	if (batch->outcome != CQRS_APPLIED)
+		cqrs_apply_raise_companion(batch);
+	foreach(cell, batch->companions)
+	{
+		const CqrsCompanion *companion = lfirst(cell);
+		CqrsVersion *version;
+
+		if (companion->error == NULL)
+			continue;
+		version = cqrs_version_get(companion->version, false);
+		ereport(WARNING,
+				(errcode(companion->error->sqlerrcode),
+				 errmsg("projection \"%s\" could not be drained together with what it reads: %s",
+						cqrs_name_shown(cqrs_projection_get(version->projection, false)->view), companion->error->message),
+				 errdetail("It stays as it was, and will be evaluated anew.")));
+	}
 }
 
 /*
  * drain_version brings one version up to date; false if others have dropped or stopped it while it was waited for.
+ *
+ * A batch finds out only once it has begun if a view that the query reads has been replaced by one that reads other projections, and is then begun again.
  */
 static bool
 drain_version(const CqrsVersion *version, CqrsBatch *batch)
 {
-	(void) cqrs_build_attach(version->id, true);
-	if (version->state == CQRS_STATE_BUILDING)
-		build_here(version->id);
+	(void) cqrs_group_lock(version->id, false);
+	build_below(version);
 	batch->wait = true;
 	cqrs_apply_batch(version->id, batch);
+	if (batch->outcome == CQRS_BUSY)
+		cqrs_apply_batch(version->id, batch);
+	tell_companions(batch);
 	return batch->outcome == CQRS_APPLIED;
 }
 
@@ -112,6 +178,7 @@ check_filled(const CqrsProjection *projection, const CqrsVersion *version)
 		raise_paused(projection);
 	if (version->status == CQRS_STATUS_HALTED)
 		raise_halted(projection, version);
+	check_below(version);
 	if (version->state == CQRS_STATE_RETIRED || !cqrs_build_filled(version->id))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -150,6 +217,8 @@ drain_projection(const CqrsProjection *projection, bool strict)
 
 		if (version->state == CQRS_STATE_RETIRED)
 			continue;
+		if (strict)
+			check_below(version);
 		if (!drain_version(version, &batch) && strict)
 			raise_not_ready(version->id, name);
 		if (batch.snapshot != NULL)
@@ -174,6 +243,29 @@ halted_version(const CqrsProjection *projection)
 }
 
 /*
+ * standing_still says why a projection stands still, by itself or because of one that it reads; NULL if it does not.
+ */
+static const char *
+standing_still(const CqrsProjection *projection)
+{
+	ListCell   *cell;
+
+	if (projection->paused)
+		return "paused";
+	if (halted_version(projection) != NULL)
+		return "halted";
+	foreach(cell, cqrs_version_list(projection->id))
+	{
+		CqrsVersion *by = cqrs_version_held_by(lfirst(cell));
+		CqrsProjection *below = by ? cqrs_projection_get(by->projection, false) : NULL;
+
+		if (below != NULL && (below->paused || by->status == CQRS_STATUS_HALTED))
+			return psprintf("held back by projection \"%s\"", cqrs_name_shown(below->view));
+	}
+	return NULL;
+}
+
+/*
  * drain_all drains every projection that the user may manage; those that stand still are named in a notice.
  */
 static int64
@@ -185,13 +277,14 @@ drain_all(void)
 	foreach(cell, cqrs_projection_list())
 	{
 		CqrsProjection *projection = lfirst(cell);
+		const char *why;
 
 		if (cqrs_projection_of_view(projection->view) == NULL || !cqrs_projection_owned(projection))
 			continue;
-		if (projection->paused || halted_version(projection) != NULL)
+		why = standing_still(projection);
+		if (why != NULL)
 			ereport(NOTICE,
-					(errmsg("projection \"%s\" is %s and was not drained", cqrs_name_shown(projection->view),
-							projection->paused ? "paused" : "halted")));
+					(errmsg("projection \"%s\" is %s and was not drained", cqrs_name_shown(projection->view), why)));
 		else
 			changes += drain_projection(projection, false);
 	}

@@ -16,6 +16,8 @@
 #include "commands/tablecmds.h"
 #include "commands/trigger.h"
 #include "fmgr.h"
+#include "plan/plan.h"
+#include "projection/parts.h"
 #include "registry/registry.h"
 #include "shared/shared.h"
 #include "utils/lsyscache.h"
@@ -86,6 +88,8 @@ cqrs_guard_table(PG_FUNCTION_ARGS)
 				 errmsg("read model \"%s\" is derived; write to its sources",
 						RelationGetRelationName(trigger->tg_relation)),
 				 errdetail("The table holds what a query yields, and follows changes of the tables which that query reads.")));
+	if (TRIGGER_FIRED_BY_TRUNCATE(trigger->tg_event))
+		cqrs_apply_feed_truncate(RelationGetRelid(trigger->tg_relation));
 	return PointerGetDatum(NULL);
 }
 
@@ -229,10 +233,38 @@ cqrs_follow_owner(PG_FUNCTION_ARGS)
 }
 
 /*
+ * cqrs_projection_redefined makes the readers of a projection follow what its serving view has become.
+ *
+ * A reader's query reads the view as everybody does: a row filter is a condition of it, and must not answer from more than data.
+ */
+void
+cqrs_projection_redefined(const CqrsProjection *projection)
+{
+	ListCell   *cell;
+
+	foreach(cell, cqrs_projection_readers(projection->id))
+	{
+		CqrsVersion *version = lfirst(cell);
+		CqrsIdentity saved;
+		Oid			owner = cqrs_apply_become_owner(version, &saved);
+
+		cqrs_plan_check(version->definition, NULL, owner, false);
+		cqrs_identity_leave(&saved);
+		(void) cqrs_version_lock(version->id, false);
+		version = cqrs_version_get(version->id, true);
+		if (version != NULL && cqrs_checkpoint_latest(version->id) != NULL)
+			cqrs_version_distrust(version, "the serving view of a projection that it reads was replaced");
+	}
+	cqrs_shared_wake_at_commit();
+}
+
+/*
  * cqrs_internal.follow_definition() RETURNS event_trigger
  *
  * On ddl_command_end of what can replace a view or a function: makes the versions stale whose definitions are made of it, since their answer may be
  * another now without any change of a source.
+ *
+ * Errors: 42P17 if a projection would read itself through a view.
  */
 Datum
 cqrs_follow_definition(PG_FUNCTION_ARGS)
@@ -247,7 +279,10 @@ cqrs_follow_definition(PG_FUNCTION_ARGS)
 
 		(void) cqrs_version_lock(id, false);
 		version = cqrs_version_get(id, true);
-		if (version != NULL && cqrs_checkpoint_latest(id) != NULL)
+		if (version == NULL || version->state == CQRS_STATE_RETIRED)
+			continue;
+		cqrs_make_reads(version, cqrs_plan_projections(version->definition));
+		if (cqrs_checkpoint_latest(id) != NULL)
 			cqrs_version_distrust(version, "a view or function that the query uses was replaced");
 		cqrs_shared_wake_at_commit();
 	}

@@ -221,6 +221,34 @@ compare_relations(const void *left, const void *right)
 }
 
 /*
+ * cqrs_make_reads records which projections a version reads.
+ *
+ * Errors: 42P17 if one of them reads the version's own.
+ */
+void
+cqrs_make_reads(const CqrsVersion *version, List *projections)
+{
+	ListCell   *cell;
+
+	foreach(cell, projections)
+	{
+		CqrsProjection *read = cqrs_projection_get(lfirst_int(cell), false);
+		CqrsProjection *own;
+
+		if (!cqrs_projection_reads(read->id, version->projection))
+			continue;
+		own = cqrs_projection_get(version->projection, false);
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_OBJECT_DEFINITION),
+				 errmsg("projection \"%s\" cannot read itself", cqrs_name_shown(own->view)),
+				 read->id == own->id ? errdetail("Its query names its own serving view.") :
+				 errdetail("Its query reads projection \"%s\", which reads it.", cqrs_name_shown(read->view)),
+				 errhint("Read the tables that those projections read.")));
+	}
+	cqrs_read_set(version->id, projections);
+}
+
+/*
  * register_sources records what the version reads.  Nothing is captured yet: whoever fills attaches first.
  *
  * In the order of the tables: registering takes a lock on each, and two sessions must not wait for one another.
@@ -231,11 +259,14 @@ register_sources(const CqrsVersion *version)
 	CqrsProgram *program = cqrs_plan_derive(version->definition, version->table, version->key, version->nkeys);
 
 	cqrs_plan_notify(program);	/* before they are put into another order, which statements would not know */
+	cqrs_make_reads(version, program->projections);
 	qsort(program->sources, program->nsources, sizeof(CqrsProgramSource), compare_relations);
 	for (int i = 0; i < program->nsources; i++)
 	{
 		CqrsVersionSource row = {.version = version->id};
 
+		if (program->sources[i].projection != 0)
+			continue;
 		cqrs_capture_check(program->sources[i].relation);
 		check_trigger_right(program->sources[i].relation);
 		row.watched = program->sources[i].watched;

@@ -31,6 +31,15 @@ typedef struct CqrsRequest
  */
 extern CqrsVersion *cqrs_make_version(const CqrsRequest *request, int32 projection, int32 number);
 
+/* Record which projections, given by id, a version reads; 42P17 if that closes a circle. */
+extern void cqrs_make_reads(const CqrsVersion *version, List *projections);
+
+/*
+ * The serving view of a projection was given another query: check the queries of those that read it again, and have them evaluated anew.  Errors: those
+ * of the check.
+ */
+extern void cqrs_projection_redefined(const CqrsProjection *projection);
+
 /* Write its row, what it reads, and that it was made, for a projection served by 'view'. */
 extern void cqrs_make_known(CqrsVersion *version, Oid view);
 

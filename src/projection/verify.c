@@ -127,7 +127,10 @@ repair_version(const CqrsProjection *projection, const CqrsVersion *version, con
 	cqrs_drain_version(projection, version, &batch);
 	cqrs_verify_version(version, &verify, batch.snapshot);
 	if (verify.drifted > 0)
+	{
 		cqrs_apply_repair(version, keys, verify.drifted, batch.snapshot);
+		cqrs_apply_distrust_readers(version, "a projection that it reads was repaired");
+	}
 	cqrs_apply_check_locked(version, batch.locked);
 	UnregisterSnapshot(batch.snapshot);
 	cqrs_verify_record(version, &mended);

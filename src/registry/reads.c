@@ -197,6 +197,38 @@ cqrs_projection_readers(int32 projection)
 }
 
 /*
+ * table_among returns the version whose table a relation is, of those of a projection or with 0 of all, or NULL.
+ */
+static CqrsVersion *
+table_among(int32 projection, Oid table)
+{
+	ListCell   *cell;
+
+	foreach(cell, cqrs_version_list(projection))
+		if (((CqrsVersion *) lfirst(cell))->table == table)
+			return lfirst(cell);
+	return NULL;
+}
+
+/*
+ * cqrs_version_of_table returns the version whose table a relation is, or NULL.
+ */
+CqrsVersion *
+cqrs_version_of_table(Oid table)
+{
+	return table_among(0, table);
+}
+
+/*
+ * cqrs_projection_holds tells whether a relation is the table of one of a projection's versions.
+ */
+bool
+cqrs_projection_holds(const CqrsProjection *projection, Oid table)
+{
+	return table_among(projection->id, table) != NULL;
+}
+
+/*
  * cqrs_projection_reads tells whether a projection is, or reads through whatever others, another one.
  */
 bool
@@ -247,14 +279,31 @@ cqrs_version_in_step(const CqrsVersion *version)
 }
 
 /*
- * stands_still tells whether a version does not move until somebody does something about it.
+ * cqrs_version_any asks something of a version and all below it.
  */
-static bool
-stands_still(const CqrsVersion *version)
+bool
+cqrs_version_any(const CqrsVersion *version, bool (*test) (const CqrsVersion *))
+{
+	ListCell   *cell;
+
+	check_stack_depth();
+	if (test(version))
+		return true;
+	foreach(cell, cqrs_version_lowers(version))
+		if (cqrs_version_any(lfirst(cell), test))
+			return true;
+	return false;
+}
+
+/*
+ * cqrs_version_paused tells whether a version's projection is paused.
+ */
+bool
+cqrs_version_paused(const CqrsVersion *version)
 {
 	CqrsProjection *projection = cqrs_projection_get(version->projection, true);
 
-	return version->status == CQRS_STATUS_HALTED || projection == NULL || projection->paused;
+	return projection != NULL && projection->paused;
 }
 
 /*
@@ -263,7 +312,8 @@ stands_still(const CqrsVersion *version)
 static bool
 holds_back(const CqrsVersion *version)
 {
-	return stands_still(version) || cqrs_version_fails(version) || version->state == CQRS_STATE_BUILDING;
+	return version->status == CQRS_STATUS_HALTED || cqrs_version_paused(version) || cqrs_version_fails(version) ||
+		version->state == CQRS_STATE_BUILDING;
 }
 
 /*

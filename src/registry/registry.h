@@ -328,11 +328,21 @@ extern void cqrs_read_delete(int32 version);
 extern List *cqrs_version_lowers(const CqrsVersion *version);
 extern List *cqrs_projection_readers(int32 projection);
 
+/* Is a relation the table of one of a projection's versions?  And the version whose table a relation is, or NULL. */
+extern bool cqrs_projection_holds(const CqrsProjection *projection, Oid table);
+extern CqrsVersion *cqrs_version_of_table(Oid table);
+
 /* Is a projection the other one, or does any version of it read that, through whatever others? */
 extern bool cqrs_projection_reads(int32 projection, int32 other);
 
 /* Has a version missed nothing of the projections it reads?  Else its next batch is a full evaluation.  True of one that reads none. */
 extern bool cqrs_version_in_step(const CqrsVersion *version);
+
+/* Does something hold of a version, or of one that it reads, through whatever others? */
+extern bool cqrs_version_any(const CqrsVersion *version, bool (*test) (const CqrsVersion *));
+
+/* Is its projection paused? */
+extern bool cqrs_version_paused(const CqrsVersion *version);
 
 /* The version below, the lowest, that keeps one from moving on because it is paused, halted, failing or being built; or NULL. */
 extern CqrsVersion *cqrs_version_held_by(const CqrsVersion *version);

@@ -24,17 +24,19 @@
 
 /*
  * status_of names a status: what asks for a person first, then what keeps the version from moving, then what it does.
+ *
+ * A version that reads projections moves with those that serve them, or not at all: what keeps one of them from moving is its status, too.
  */
 static const char *
-status_of(const CqrsProjection *projection, const CqrsVersion *version, bool stale)
+status_of(const CqrsVersion *version, bool stale)
 {
 	if (version->state == CQRS_STATE_RETIRED)
 		return cqrs_status_name(version->status);
 	if (cqrs_token_stuck(version))
 		return cqrs_status_name(CQRS_STATUS_HALTED);
-	if (projection->paused)
+	if (cqrs_version_any(version, cqrs_version_paused))
 		return "paused";
-	if (cqrs_version_fails(version))
+	if (cqrs_version_any(version, cqrs_version_fails))
 		return cqrs_status_name(CQRS_STATUS_FAILING);
 	return cqrs_status_name(stale ? CQRS_STATUS_STALE : CQRS_STATUS_RUNNING);
 }
@@ -52,9 +54,9 @@ is_stale(const CqrsVersion *version)
  * cqrs_status_shown names the status users see.
  */
 const char *
-cqrs_status_shown(const CqrsProjection *projection, const CqrsVersion *version)
+cqrs_status_shown(const CqrsVersion *version)
 {
-	return status_of(projection, version, is_stale(version));
+	return status_of(version, is_stale(version));
 }
 
 /*
@@ -93,15 +95,15 @@ lag_since(TimestampTz captured_at)
  * A standby has no worker of its own and needs none: the primary's applies for it.
  */
 static const char *
-health_of(const CqrsProjection *projection, const CqrsVersion *version, const CqrsMeasure *measure)
+health_of(const CqrsVersion *version, const CqrsMeasure *measure)
 {
 	if (cqrs_token_stuck(version))
 		return "halted";
-	if (projection->paused)
+	if (cqrs_version_any(version, cqrs_version_paused))
 		return "paused";
 	if (!RecoveryInProgress() && !cqrs_shared_worker_runs())
 		return "no worker";
-	if (cqrs_version_fails(version))
+	if (cqrs_version_any(version, cqrs_version_fails))
 		return "failing";
 	if (version->state == CQRS_STATE_BUILDING)
 		return "building";
@@ -128,8 +130,8 @@ cqrs_status_measure(const CqrsProjection *projection, const CqrsVersion *version
 	UnregisterSnapshot(snapshot);
 	measure->lag = lag_since(oldest);
 	measure->state = cqrs_state_name(version->state);
-	measure->status = status_of(projection, version, !measure->known && measure->checkpoint != NULL);
-	measure->health = health_of(projection, version, measure);
+	measure->status = status_of(version, !measure->known && measure->checkpoint != NULL);
+	measure->health = health_of(version, measure);
 	measure->has_objective = projection->max_lag != NULL;
 	measure->within_objective = measure->has_objective && measure->known &&
 		DatumGetBool(DirectFunctionCall2(interval_le, IntervalPGetDatum(&measure->lag),

@@ -24,7 +24,7 @@ typedef struct CqrsMeasure
 } CqrsMeasure;
 
 /* The status users see: that of the version's row, or what is known of it besides: paused, stale, or halted without a definition. */
-extern const char *cqrs_status_shown(const CqrsProjection *projection, const CqrsVersion *version);
+extern const char *cqrs_status_shown(const CqrsVersion *version);
 
 extern void cqrs_status_measure(const CqrsProjection *projection, const CqrsVersion *version, CqrsMeasure *measure);
 

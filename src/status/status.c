@@ -33,6 +33,7 @@
 PG_FUNCTION_INFO_V1(cqrs_freshness);
 PG_FUNCTION_INFO_V1(cqrs_measure);
 PG_FUNCTION_INFO_V1(cqrs_shown_status);
+PG_FUNCTION_INFO_V1(cqrs_shown_hold);
 PG_FUNCTION_INFO_V1(cqrs_shown_strategy);
 PG_FUNCTION_INFO_V1(cqrs_table_bytes);
 PG_FUNCTION_INFO_V1(cqrs_workers);
@@ -135,11 +136,29 @@ Datum
 cqrs_shown_status(PG_FUNCTION_ARGS)
 {
 	CqrsVersion *version = cqrs_version_get(PG_GETARG_INT32(0), true);
-	CqrsProjection *projection = version ? cqrs_projection_get(version->projection, true) : NULL;
+
+	if (version == NULL)
+		PG_RETURN_NULL();
+	PG_RETURN_TEXT_P(cstring_to_text(cqrs_status_shown(version)));
+}
+
+/*
+ * cqrs_internal.shown_hold(version integer) RETURNS text
+ *
+ * Says which projection below a version, given by its id, keeps it from moving on; null where none does.
+ */
+Datum
+cqrs_shown_hold(PG_FUNCTION_ARGS)
+{
+	CqrsVersion *version = cqrs_version_get(PG_GETARG_INT32(0), true);
+	CqrsVersion *by = version && version->state != CQRS_STATE_RETIRED ? cqrs_version_held_by(version) : NULL;
+	CqrsProjection *projection = by ? cqrs_projection_get(by->projection, true) : NULL;
 
 	if (projection == NULL)
 		PG_RETURN_NULL();
-	PG_RETURN_TEXT_P(cstring_to_text(cqrs_status_shown(projection, version)));
+	PG_RETURN_TEXT_P(cstring_to_text(psprintf("waits for projection \"%s\", which is %s", cqrs_name_shown(projection->view),
+											  by->state == CQRS_STATE_BUILDING ? cqrs_state_name(by->state) :
+											  cqrs_status_shown(by))));
 }
 
 /*
@@ -169,6 +188,14 @@ readable_at_once(const CqrsVersion *version)
 		CqrsSource *source = cqrs_source_get(((CqrsVersionSource *) lfirst(cell))->source);
 
 		if (source == NULL || !lock_at_once(source->relation))
+			return false;
+	}
+	foreach(cell, cqrs_version_lowers(version))
+	{
+		CqrsVersion *lower = lfirst(cell);
+		CqrsProjection *read = cqrs_projection_get(lower->projection, true);
+
+		if (read == NULL || !lock_at_once(read->view) || !lock_at_once(lower->table))
 			return false;
 	}
 	return true;

@@ -148,30 +148,46 @@ has_definition(const CqrsVersion *version)
 }
 
 /*
- * cqrs_token_stuck tells whether nothing can move the version on but a person.
+ * is_stuck tells whether nothing can move a version by itself on but a person.
  *
  * A definition that is gone counts even before anybody has come to halt the version: no change will tell that its source is gone.
  */
-bool
-cqrs_token_stuck(const CqrsVersion *version)
+static bool
+is_stuck(const CqrsVersion *version)
 {
 	return version->status == CQRS_STATUS_HALTED || !has_definition(version);
 }
 
 /*
+ * cqrs_token_stuck tells whether nothing can move the version on but a person.
+ */
+bool
+cqrs_token_stuck(const CqrsVersion *version)
+{
+	return cqrs_version_any(version, is_stuck);
+}
+
+/*
+ * is_untold tells whether a version's checkpoint does not tell what its table holds.
+ */
+static bool
+is_untold(const CqrsVersion *version)
+{
+	CqrsCheckpoint *checkpoint = cqrs_checkpoint_latest(version->id);
+
+	return checkpoint == NULL || !checkpoint->ours || version->status == CQRS_STATUS_STALE || !has_definition(version) ||
+		!cqrs_version_covered(version->id) || !cqrs_version_in_step(version);
+}
+
+/*
  * cqrs_token_checkpoint returns the version's newest checkpoint, or NULL where there is none that tells what its table holds.
  *
- * What the applier will find before its next batch, that it must evaluate all anew, the reader finds here before it.
+ * What the applier will find before its next batch, that it must evaluate all anew, the reader finds here before it: of the version, and of those it reads.
  */
 CqrsCheckpoint *
 cqrs_token_checkpoint(const CqrsVersion *version)
 {
-	CqrsCheckpoint *checkpoint = cqrs_checkpoint_latest(version->id);
-
-	if (checkpoint == NULL || !checkpoint->ours || version->status == CQRS_STATUS_STALE ||
-		!has_definition(version) || !cqrs_version_covered(version->id))
-		return NULL;
-	return checkpoint;
+	return cqrs_version_any(version, is_untold) ? NULL : cqrs_checkpoint_latest(version->id);
 }
 
 /*
@@ -257,7 +273,7 @@ shown(Oid view, Question *question, bool *stuck)
 	CqrsVersion *version = cqrs_version_serving(projection->id);
 
 	check_token(question->token);
-	*stuck = projection->paused || version == NULL || cqrs_token_stuck(version) ||
+	*stuck = version == NULL || cqrs_version_any(version, cqrs_version_paused) || cqrs_token_stuck(version) ||
 		(!RecoveryInProgress() && !cqrs_shared_worker_runs());
 	return version != NULL && version->state == CQRS_STATE_SERVING && applied(question, version);
 }

@@ -26,6 +26,7 @@ typedef struct CqrsTask
 	ErrorData  *failure;		/* the error to be noted */
 	bool		filling;		/* it came from the fill */
 	bool		mended;			/* sources are captured again since just now */
+	bool		attended;		/* in this round, together with another */
 	TimestampTz retry_at;		/* of a failure that was noted; DT_NOEND: halted */
 	TimestampTz verified_at;	/* or since when there is something to be verified */
 } CqrsTask;

@@ -213,6 +213,48 @@ after_full(CqrsTask *task, Memory *memory)
 }
 
 /*
+ * task_of returns the task of a version in the round at hand, or NULL.
+ */
+static CqrsTask *
+task_of(int32 version)
+{
+	ListCell   *cell;
+
+	foreach(cell, tasks)
+		if (((CqrsTask *) lfirst(cell))->version->id == version)
+			return lfirst(cell);
+	return NULL;
+}
+
+/*
+ * after_companions looks after the versions that were applied, or failed, together with the task's; returns when to look at one of them again.
+ */
+static TimestampTz
+after_companions(const CqrsTask *task)
+{
+	TimestampTz next = DT_NOEND;
+	ListCell   *cell;
+
+	foreach(cell, task->batch.companions)
+	{
+		CqrsCompanion *companion = lfirst(cell);
+		CqrsTask   *other = task_of(companion->version);
+		TimestampTz again = DT_NOEND;
+
+		if (other == NULL)
+			continue;
+		other->attended = true;
+		other->error = companion->error;
+		if (companion->error != NULL)
+			again = after_failure(other, remember(companion->version));
+		else if (companion->full)
+			again = after_full(other, remember(companion->version));
+		next = Min(next, again);
+	}
+	return next;
+}
+
+/*
  * attend does what is due for one version; returns when to look at it again (DT_NOEND: when woken).
  */
 static TimestampTz
@@ -239,7 +281,8 @@ attend(CqrsTask *task)
 	moved |= building || task->batch.moved;
 	if (building)
 		return cqrs_clock_now();	/* what was served just now is maintained from now on */
-	return task->batch.full ? after_full(task, memory) : DT_NOEND;
+	until = after_companions(task);
+	return task->batch.full ? Min(until, after_full(task, memory)) : until;
 }
 
 /*
@@ -339,7 +382,7 @@ cqrs_worker_round(void)
 			CqrsTask   *task = lfirst(cell);
 			TimestampTz again;
 
-			if ((task->version->state == CQRS_STATE_BUILDING) != (building == 1))
+			if ((task->version->state == CQRS_STATE_BUILDING) != (building == 1) || task->attended)
 				continue;
 			again = attend(task);
 			next = Min(next, again);

@@ -102,6 +102,7 @@ static bool
 work_apply(CqrsTask *task)
 {
 	memset(&task->batch, 0, sizeof(CqrsBatch));
+	MemoryContextSwitchTo(cqrs_worker_turn);	/* what became of others outlives the transaction */
 	cqrs_apply_batch(task->version->id, &task->batch);
 	if (task->batch.snapshot)
 		UnregisterSnapshot(task->batch.snapshot);
