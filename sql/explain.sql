@@ -46,7 +46,7 @@ SELECT cqrs.drain();
 SELECT p.projection, told(p.projection, 'an index') FROM cqrs.projections p WHERE p.projection::text !~ '\.' ORDER BY 1::text;
 
 -- They are used once they are there, and then nothing is lacking.
-SELECT DISTINCT regexp_replace(line, '.*: ', '') FROM cqrs.projections p, cqrs.explain(p.projection) AS line WHERE line ~ '^an index' \gexec
+SELECT DISTINCT regexp_replace(line, '.*: ', '') FROM cqrs.projections p, cqrs.explain(p.projection) AS line WHERE line ~ '^an index' ORDER BY 1 \gexec
 VACUUM ANALYZE "Order", line, reading;
 SELECT p.projection, told(p.projection, 'an index') FROM cqrs.projections p WHERE p.projection::text !~ '\.' ORDER BY 1::text;
 UPDATE customer SET name = upper(name) WHERE id = 7;

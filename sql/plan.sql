@@ -340,6 +340,9 @@ CALL follow('n_sets', '{k, l, g}', 'SELECT a AS k, b AS l, grouping(a, b) AS g, 
 CALL follow('n_sets_one', '{k, l}', 'SELECT a AS k, id AS l, count(*) AS n FROM t0 WHERE a > 0 AND id > 0 GROUP BY ROLLUP (a, id)');
 CALL follow('n_types', '{k}', 'SELECT k, count(*) AS n FROM (SELECT a AS k FROM t0 UNION SELECT b + 0.0 FROM t1) u GROUP BY 1');
 CALL follow('n_equal', '{k}', 'SELECT t2.a AS k, count(*) AS n, sum(x.n) AS m FROM t2 JOIN (SELECT a + 0.0 AS k, count(*) AS n FROM t0 GROUP BY 1) x ON x.k = t2.b + 0.0 GROUP BY 1');
+CALL follow('all_pairs', '{k}', 'SELECT t0.id AS k, count(*) AS n FROM t0 CROSS JOIN t1 GROUP BY 1');
+CALL follow('dearest', '{k}', 'SELECT t0.id AS k, count(*) AS n FROM t0 JOIN (SELECT max(b) AS top FROM t1) m ON m.top = t0.b GROUP BY 1');
+CALL follow('numbered', '{k}', 'SELECT k, count(*) AS n, sum(g) AS s FROM (SELECT a AS k, generate_series(1, b) AS g FROM t0) x GROUP BY 1');
 CALL follow('n_one_row', '{}', 'SELECT count(*) AS n, sum(b) AS s, (SELECT count(*) FROM t1 WHERE a = 1) AS m FROM t0 WHERE a > 0');
 CALL follow('n_last', '{}', 'SELECT a, b FROM t0 WHERE EXISTS (SELECT FROM t1 WHERE t1.a = t0.a) ORDER BY id, a, b LIMIT 1');
 -- What must not be taken for a link: conditions of a subquery about what is outside of it only; columns that are not what the changed row has.

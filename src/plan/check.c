@@ -21,6 +21,7 @@
 #include "executor/executor.h"
 #include "mb/pg_wchar.h"
 #include "nodes/nodeFuncs.h"
+#include "parser/parsetree.h"
 #include "plan/query.h"
 #include "registry/registry.h"
 #include "utils/lsyscache.h"
@@ -33,6 +34,7 @@ typedef struct Walk
 	const CqrsCheck *check;
 	Oid			view;			/* whose query is being walked; invalid in the user's text */
 	const CqrsProjection *projection;	/* that it serves, or NULL */
+	int			place;			/* in a view: where the user's text names what leads to it, or -1 */
 	Query	   *query;			/* the level being walked */
 	Node	   *node;			/* whose functions are being looked at */
 } Walk;
@@ -73,16 +75,27 @@ place_walker(Node *node, Place *place)
 }
 
 /*
- * place_of_relation finds where the text names a relation; -1 if it does not.
+ * place_of_relation finds where the text names a relation, or the view that leads to it; -1 if it does not.
  */
 static int
 place_of_relation(const Walk *walk, Oid relation)
 {
 	Place		place = {.relation = relation, .location = -1};
 
-	if (walk->check->raw != NULL && !OidIsValid(walk->view))
+	if (OidIsValid(walk->view))
+		return walk->place;
+	if (walk->check->raw != NULL && OidIsValid(relation))
 		(void) place_walker(walk->check->raw->stmt, &place);
 	return place.location;
+}
+
+/*
+ * place_in_text returns where in the text something is: in a view, where the view is named.
+ */
+static int
+place_in_text(const Walk *walk, int location)
+{
+	return OidIsValid(walk->view) ? walk->place : location;
 }
 
 /*
@@ -105,7 +118,7 @@ refuse(const Walk *walk, const char *what, const char *why, const char *hint, in
 			 errmsg("the query of a projection cannot have %s", what),
 			 errdetail("%s%s", why, through(walk)),
 			 errhint("%s", hint),
-			 cqrs_check_position(walk->check, OidIsValid(walk->view) ? -1 : location)));
+			 cqrs_check_position(walk->check, place_in_text(walk, location))));
 }
 
 /*
@@ -119,7 +132,7 @@ refuse_source(const Walk *walk, const char *expression, const char *from)
 			 errmsg("the query of a projection cannot call %s", expression),
 			 errdetail("Its answer comes from %s, so it changes without any change of a source.%s", from, through(walk)),
 			 errhint("Compute it in a view above the projection."),
-			 cqrs_check_position(walk->check, OidIsValid(walk->view) ? -1 : exprLocation(walk->node))));
+			 cqrs_check_position(walk->check, place_in_text(walk, exprLocation(walk->node)))));
 }
 
 /*
@@ -134,7 +147,7 @@ notify(const Walk *walk, const char *message, const char *detail, const char *hi
 			(errmsg("%s", message),
 			 errdetail("%s%s", detail, through(walk)),
 			 errhint("%s", hint),
-			 cqrs_check_position(walk->check, OidIsValid(walk->view) ? -1 : location)));
+			 cqrs_check_position(walk->check, place_in_text(walk, location))));
 }
 
 /* ---- functions ---- */
@@ -211,7 +224,7 @@ check_function(Oid function, void *context)
 				 function >= FirstUnpinnedObjectId ?
 				 errhint("Declare the function STABLE or IMMUTABLE if it is, or compute it in a view above the projection.") :
 				 errhint("Compute it in a view above the projection."),
-				 cqrs_check_position(walk->check, OidIsValid(walk->view) ? -1 : exprLocation(walk->node))));
+				 cqrs_check_position(walk->check, place_in_text(walk, exprLocation(walk->node)))));
 	if (function >= FirstUnpinnedObjectId)
 		notify(walk, psprintf("function %s is taken on trust", name),
 			   "It is declared STABLE. If it reads tables or the clock, the read model will not follow.",
@@ -281,8 +294,10 @@ static bool check_walker(Node *node, Walk *walk);
 static void
 check_view(const Walk *walk, Oid view)
 {
-	Walk		inner = {.check = walk->check, .view = view, .projection = cqrs_projection_of_view(view)};
+	Walk		inner = {.check = walk->check, .view = view};
 
+	inner.projection = cqrs_projection_of_view(view);
+	inner.place = place_of_relation(walk, view);
 	check_walker((Node *) cqrs_query_of_view(view), &inner);
 }
 
@@ -328,7 +343,8 @@ check_level(const Walk *walk, Query *tree)
 				   "Write in commands of their own.", cte->location);
 	}
 	if (tree->rowMarks != NIL)
-		refuse(walk, "FOR UPDATE or FOR SHARE", "A read model is filled without locking rows.", "Leave it out.", -1);
+		refuse(walk, "FOR UPDATE or FOR SHARE", "A read model is filled without locking rows.", "Leave it out.",
+			   place_of_relation(walk, rt_fetch(((RowMarkClause *) linitial(tree->rowMarks))->rti, tree->rtable)->relid));
 	if (tree->hasDistinctOn && !cqrs_unique_ordered(tree))
 		notify(walk, "the order of rows decides which ones DISTINCT ON keeps",
 			   "Among rows that ORDER BY ranks equal, two correct evaluations can choose differently.",
@@ -408,7 +424,7 @@ check_walker(Node *node, Walk *walk)
 void
 cqrs_check_query(const CqrsCheck *check, Query *tree, Oid definition)
 {
-	Walk		walk = {.check = check, .view = definition};
+	Walk		walk = {.check = check, .view = definition, .place = -1};
 
 	if (ExecCleanTargetListLength(tree->targetList) == 0)
 		ereport(ERROR,

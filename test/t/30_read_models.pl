@@ -181,6 +181,29 @@ sub test_shop
 	return scalar @models;
 }
 
+# README.md has a table of constructs: each has a read model that is tested, here or in sql/plan.sql, and that is full only if the table says so.
+sub test_table
+{
+	my ($table) = PostgreSQL::Test::Utils::slurp_file('README.md') =~ /^\| construct \| strategy \|.*?\n\|-.*?\n(.*?)\n\n/ms;
+	my $statements = PostgreSQL::Test::Utils::slurp_file('sql/plan.sql');
+	my %full = map { $_->[0] => defined $_->[2] } map { my (undef, @models) = read_models($_); @models } qw(northwind chinook);
+
+	foreach my $row (split(/\n/, $table))
+	{
+		my (undef, $construct, $strategy, $names) = map { s/^\s+|\s+$//gr } split(/(?<!\\)\|/, $row);
+		my @names = $names =~ /`(\w+)`/g;
+
+		isnt(scalar @names, 0, "README.md names a test of $construct");
+		foreach my $name (@names)
+		{
+			like($statements, qr/\b$name\b/, "$name of README.md is tested in sql/plan.sql") unless exists $full{$name};
+			like($strategy, qr/full/, "README.md says when $construct is full, as $name is") if $full{$name};
+		}
+	}
+	return;
+}
+
+test_table();
 note("seed $seed");
 srand($seed);
 $node->safe_psql('postgres', 'CREATE DATABASE northwind');
