@@ -30,6 +30,7 @@ typedef struct CqrsCompanion
 typedef struct CqrsBatch
 {
 	bool		wait;			/* in: wait for the version and for locks (drain), or give up at once (worker) */
+	List	   *with;			/* in: ids of more versions, of other groups, to be brought to the same snapshot; the outcome is theirs, too */
 	CqrsOutcome outcome;		/* out, as all below: of the version asked for */
 	int64		changes;		/* applied by this batch, to all its versions */
 	bool		full;			/* it was a full evaluation */

@@ -29,7 +29,7 @@ typedef struct GroupBatch
 {
 	CqrsBatch  *batch;
 	List	   *members;		/* of CqrsMember *, by id */
-	CqrsMember *asked;			/* the one the batch is asked for */
+	CqrsMember *asked;			/* the first one that the batch is for */
 	bool		below;			/* without itself: for its fill */
 } GroupBatch;
 
@@ -90,7 +90,7 @@ is_ready(const GroupBatch *group, const CqrsMember *member)
 
 	return version != NULL && version->state != CQRS_STATE_RETIRED && version->status != CQRS_STATUS_HALTED &&
 		member->checkpoint != NULL && !cqrs_projection_get(version->projection, false)->paused &&
-		(version->retry_at <= cqrs_clock_now() || member == group->asked || group->batch->wait);
+		(version->retry_at <= cqrs_clock_now() || member->asked || group->batch->wait);
 }
 
 /*
@@ -125,18 +125,19 @@ hold_back(GroupBatch *group)
  * add_members reads the versions of the group, which are locked, and finds out who takes part.
  */
 static void
-add_members(GroupBatch *group, int32 asked)
+add_members(GroupBatch *group, List *asked)
 {
 	ListCell   *cell;
 
-	foreach(cell, cqrs_group_members(asked))
+	foreach(cell, cqrs_groups_members(asked))
 	{
 		CqrsMember *member = palloc0(sizeof(CqrsMember));
 
 		member->version = cqrs_version_get(lfirst_int(cell), true);
 		if (member->version != NULL)
 			member->checkpoint = cqrs_checkpoint_latest(member->version->id);
-		if (lfirst_int(cell) == asked)
+		member->asked = list_member_int(asked, lfirst_int(cell));
+		if (lfirst_int(cell) == linitial_int(asked))
 			group->asked = member;
 		group->members = lappend(group->members, member);
 	}
@@ -204,7 +205,7 @@ take_turn(Turn *turn, void (*work) (void *))
 {
 	ErrorData  *error;
 
-	if (turn->member == turn->group->asked)
+	if (turn->member->asked)
 	{
 		work(turn);
 		return;
@@ -353,13 +354,37 @@ move_on(GroupBatch *group, TimestampTz as_of)
 }
 
 /*
+ * outcome_of finds out what came of those that the batch is for: for a fill, of those that the version reads.
+ */
+static CqrsOutcome
+outcome_of(const GroupBatch *group)
+{
+	bool		done = true;
+	bool		ready = !group->below;
+	ListCell   *cell;
+
+	if (group->below)
+		foreach(cell, group->asked->lowers)
+			done = done && ((CqrsMember *) lfirst(cell))->done;
+	foreach(cell, group->members)
+	{
+		const CqrsMember *member = lfirst(cell);
+
+		if (group->below || !member->asked)
+			continue;
+		done = done && member->done;
+		ready = ready && member->ready;
+	}
+	return done ? CQRS_APPLIED : ready ? CQRS_BUSY : CQRS_NOT_READY;
+}
+
+/*
  * report tells the caller what came of it.
  */
 static void
 report(GroupBatch *group)
 {
 	CqrsBatch  *batch = group->batch;
-	bool		all_below = true;
 	ListCell   *cell;
 
 	foreach(cell, group->members)
@@ -368,20 +393,16 @@ report(GroupBatch *group)
 
 		if (member->feed != NULL)
 			tuplestore_end(member->feed->rows);
+		if (member->asked)
+			batch->locked = list_concat(batch->locked, member->locked);
 		if (!member->done)
 			continue;
 		batch->changes += member->window.changes;
-		if (member != group->asked)
+		if (!member->asked)
 			note_companion(group, member, NULL);
 	}
-	foreach(cell, group->asked->lowers)
-		all_below = all_below && ((CqrsMember *) lfirst(cell))->done;
 	batch->full = group->asked->full;
-	batch->locked = group->asked->locked;
-	if (group->below ? all_below : group->asked->done)
-		batch->outcome = CQRS_APPLIED;
-	else if (group->below || !group->asked->ready)
-		batch->outcome = CQRS_NOT_READY;
+	batch->outcome = outcome_of(group);
 }
 
 /*
@@ -420,7 +441,8 @@ run(GroupBatch *group)
 static void
 begin(int32 id, CqrsBatch *batch, bool below)
 {
-	GroupBatch		group = {.batch = batch,.below = below};
+	GroupBatch	group = {.batch = batch,.below = below};
+	List	   *asked = list_concat(list_make1_int(id), batch->with);
 	bool		can = true;
 	ListCell   *cell;
 
@@ -429,10 +451,11 @@ begin(int32 id, CqrsBatch *batch, bool below)
 	batch->full = false;
 	batch->moved = false;
 	batch->snapshot = NULL;
+	batch->locked = NIL;
 	batch->companions = NIL;
-	if (!cqrs_group_lock(id, !batch->wait))
+	if (!cqrs_groups_lock(asked, !batch->wait))
 		return;
-	add_members(&group, id);
+	add_members(&group, asked);
 	if (below)
 	{
 		can = group.asked->version != NULL && find_lowers(&group, group.asked);
@@ -440,7 +463,8 @@ begin(int32 id, CqrsBatch *batch, bool below)
 			can = can && ((CqrsMember *) lfirst(cell))->ready;
 	}
 	else
-		can = group.asked->ready;
+		foreach(cell, group.members)
+			can = can && (((CqrsMember *) lfirst(cell))->ready || !((CqrsMember *) lfirst(cell))->asked);
 	if (can)
 		run(&group);
 	else

@@ -165,6 +165,7 @@ typedef struct CqrsMember
 	CqrsVersion *version;		/* NULL: it was dropped */
 	CqrsCheckpoint *checkpoint; /* before the batch */
 	List	   *lowers;			/* of CqrsMember *: those that it reads */
+	bool		asked;			/* the batch is for it */
 	bool		ready;			/* it takes part */
 	bool		read;			/* another one that takes part reads it */
 	List	   *locked;			/* as of cqrs_apply_lock */

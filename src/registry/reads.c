@@ -367,35 +367,42 @@ add_connected(List *members, int32 id, List *reads)
 }
 
 /*
- * cqrs_group_members returns the ids of the versions of a group, in the order of ids: the one given, and all connected with it.
+ * cqrs_groups_members returns the ids of the versions of some versions' groups, in the order of ids: those given, and all connected with them.
  */
 List *
-cqrs_group_members(int32 version)
+cqrs_groups_members(List *versions)
 {
-	List	   *members = list_make1_int(version);
+	List	   *members = list_copy(versions);
 	List	   *reads = cqrs_read_list(0);
 
-	if (reads == NIL)
-		return members;
-	for (int i = 0; i < list_length(members); i++)
+	for (int i = 0; reads != NIL && i < list_length(members); i++)
 		members = add_connected(members, list_nth_int(members, i), reads);
 	list_sort(members, list_int_cmp);
 	return members;
 }
 
 /*
- * cqrs_group_lock locks all versions of a group, in the order of ids, in which everybody does; with nowait false if another process holds one.
+ * cqrs_group_members returns the ids of the versions of one version's group.
+ */
+List *
+cqrs_group_members(int32 version)
+{
+	return cqrs_groups_members(list_make1_int(version));
+}
+
+/*
+ * cqrs_groups_lock locks all versions of some versions' groups, in the order of ids, in which everybody does; with nowait false if another process holds one.
  *
- * Asked again once they are locked who belongs to it: somebody may have joined meanwhile.
+ * Asked again once they are locked who belongs to them: somebody may have joined meanwhile.
  */
 bool
-cqrs_group_lock(int32 version, bool nowait)
+cqrs_groups_lock(List *versions, bool nowait)
 {
 	List	   *locked = NIL;
 
 	for (;;)
 	{
-		List	   *missing = list_difference_int(cqrs_group_members(version), locked);
+		List	   *missing = list_difference_int(cqrs_groups_members(versions), locked);
 		ListCell   *cell;
 
 		if (missing == NIL)
@@ -405,6 +412,15 @@ cqrs_group_lock(int32 version, bool nowait)
 				return false;
 		locked = list_concat(locked, missing);
 	}
+}
+
+/*
+ * cqrs_group_lock locks all versions of one version's group.
+ */
+bool
+cqrs_group_lock(int32 version, bool nowait)
+{
+	return cqrs_groups_lock(list_make1_int(version), nowait);
 }
 
 /*

@@ -347,9 +347,14 @@ extern bool cqrs_version_paused(const CqrsVersion *version);
 /* The version below, the lowest, that keeps one from moving on because it is paused, halted, failing or being built; or NULL. */
 extern CqrsVersion *cqrs_version_held_by(const CqrsVersion *version);
 
-/* All versions that are applied together with one, by id, itself included; and their locks.  With nowait false if another process holds one. */
+/*
+ * All versions that are applied together with one, or with any of several, by id, themselves included; and their locks, taken in that order.  With nowait
+ * false if another process holds one.
+ */
 extern List *cqrs_group_members(int32 version);
 extern bool cqrs_group_lock(int32 version, bool nowait);
+extern List *cqrs_groups_members(List *versions);	/* ids */
+extern bool cqrs_groups_lock(List *versions, bool nowait);
 
 /* History: a projection's readers have to be evaluated anew, since another version serves it from now on. */
 extern void cqrs_read_note_switch(const CqrsProjection *projection, int32 number);
