@@ -5,7 +5,7 @@
  * nextval() remembers the sequence it was last called for, and lastval() answers from it: an application that asks lastval() after an INSERT would
  * get the number of a chunk.  So this does on the sequence's page and in the WAL what nextval_internal does, and nothing in the session.
  *
- * Wants a transaction; the lock on the sequence stays to its end.  Allocates nothing that lasts.
+ * Wants a transaction; a lock that is taken on the sequence stays to its end.  Allocates nothing that lasts.
  */
 #include "postgres.h"
 
@@ -123,27 +123,54 @@ read_page(Relation rel)
 }
 
 /*
+ * draw draws the next value of an open sequence.
+ */
+static int64
+draw(Relation rel)
+{
+	Buffer		buffer;
+	int64		value;
+
+	if (rel->rd_rel->relkind != RELKIND_SEQUENCE)
+		elog(ERROR, "\"%s\" is not a sequence", RelationGetRelationName(rel));
+	if (last.sequence != RelationGetRelid(rel))
+	{
+		last.buffer = InvalidBuffer;
+		last.greatest = greatest_value(rel);
+		last.sequence = RelationGetRelid(rel);
+	}
+	buffer = read_page(rel);
+	LockBuffer(buffer, BUFFER_LOCK_EXCLUSIVE);
+	value = advance(rel, buffer, last.greatest);
+	UnlockReleaseBuffer(buffer);
+	return value;
+}
+
+/*
  * cqrs_sequence_next draws the next value of a sequence of ours.
  */
 int64
 cqrs_sequence_next(Oid sequence)
 {
 	Relation	rel = relation_open(sequence, RowExclusiveLock);
-	Buffer		buffer;
+	int64		value = draw(rel);
+
+	relation_close(rel, NoLock);
+	return value;
+}
+
+/*
+ * cqrs_sequence_next_kept draws the next value of a sequence that stays without a lock of its own: to take and give back one costs as much as the drawing.
+ */
+int64
+cqrs_sequence_next_kept(Oid sequence)
+{
+	Relation	rel = RelationIdGetRelation(sequence);
 	int64		value;
 
-	if (rel->rd_rel->relkind != RELKIND_SEQUENCE)
-		elog(ERROR, "\"%s\" is not a sequence", RelationGetRelationName(rel));
-	if (last.sequence != sequence)
-	{
-		last.buffer = InvalidBuffer;
-		last.greatest = greatest_value(rel);
-		last.sequence = sequence;
-	}
-	buffer = read_page(rel);
-	LockBuffer(buffer, BUFFER_LOCK_EXCLUSIVE);
-	value = advance(rel, buffer, last.greatest);
-	UnlockReleaseBuffer(buffer);
-	relation_close(rel, NoLock);
+	if (!RelationIsValid(rel))
+		elog(ERROR, "could not open sequence with OID %u", sequence);
+	value = draw(rel);
+	RelationClose(rel);
 	return value;
 }

@@ -14,4 +14,7 @@
  */
 extern int64 cqrs_sequence_next(Oid sequence);
 
+/* The same without that lock, for who holds one on a table that goes whenever the sequence does: DROP EXTENSION locks all it drops before it drops any. */
+extern int64 cqrs_sequence_next_kept(Oid sequence);
+
 #endif							/* CQRS_BASE_SEQUENCE_H */

@@ -241,7 +241,7 @@ add_source(CqrsDraft *draft, int32 source)
 /*
  * cut_draft makes a draft of as many records from 'start' on as fit into a page, of one at least, up to 'limit'.
  *
- * Mostly a record has the shape of the one before it.
+ * Mostly a record has the shape of the one before it, and often all of a transaction have the same.
  */
 static void
 cut_draft(CqrsDraft *draft, Size start, Size limit)
@@ -255,16 +255,22 @@ cut_draft(CqrsDraft *draft, Size start, Size limit)
 	draft->nsources = 0;
 	while (draft->end < limit)
 	{
-		int32		shape;
-		Size		end = cqrs_record_skip(buffer.data + draft->end, &shape, NULL) - buffer.data;
+		const char *record = buffer.data + draft->end;
+		Size		end = cqrs_record_end(record) - buffer.data;
 		int			nsources = draft->nsources;
 
-		if (draft->changes == 0 || shape != last)
+		if (draft->changes == 0 || buffer.nshapes > 1)
 		{
-			if (!add_source(draft, source_of(shape)))
-				break;
-			room = cqrs_chunk_room(draft->nsources);
-			last = shape;
+			int32		shape;
+
+			(void) cqrs_record_skip(record, &shape, NULL);
+			if (shape != last || draft->changes == 0)
+			{
+				if (!add_source(draft, source_of(shape)))
+					break;
+				room = cqrs_chunk_room(draft->nsources);
+				last = shape;
+			}
 		}
 		if (draft->changes > 0 && end - start > room)
 		{
@@ -414,7 +420,7 @@ put_record(CqrsRecord *record, int32 source)
 	own = enter_level();
 	if (buffer.used - own->start >= BLCKSZ && is_full(length) && cqrs_segment_there())
 		write_out();
-	buffer.used = cqrs_record_write(record, length, reserve(length + LENGTH_SIZE)) - buffer.data;
+	buffer.used = cqrs_record_write(record, length, reserve(CQRS_RECORD_ROOM(length + LENGTH_SIZE))) - buffer.data;
 	if (record->command < buffer.command)
 	{
 		buffer.outer = buffer.disordered ? Min(buffer.outer, record->command) : record->command;
@@ -450,7 +456,8 @@ cqrs_outbox_append(CqrsChangeKind kind, const CqrsImaging *imaging, const CqrsRo
 	if (new_row)
 		cqrs_image_make(&record.new_image, 1, imaging, new_row);
 	MemoryContextSwitchTo(caller);
-	MemoryContextReset(buffer.images);
+	if (!buffer.images->isReset)
+		MemoryContextReset(buffer.images);
 	put_record(&record, imaging->source);
 	if (buffer.late)
 		write_out();

@@ -18,6 +18,7 @@
 #include "catalog/pg_type.h"
 #include "nodes/execnodes.h"
 #include "outbox/parts.h"
+#include "storage/bufmgr.h"
 #include "utils/array.h"
 #include "utils/rel.h"
 #include "utils/timestamp.h"
@@ -111,12 +112,13 @@ cqrs_chunk_room(int nsources)
 /*
  * cqrs_chunk_seal gives a draft its number and its time.
  *
- * The rows it speaks of are locked still, so numbers follow the order in which changes of one row happened.
+ * The rows it speaks of are locked still, so numbers follow the order in which changes of one row happened.  The segment's lock is held, and keeps the
+ * sequence, too.
  */
 void
 cqrs_chunk_seal(const CqrsChunkWriter *writer, CqrsDraft *draft)
 {
-	draft->number = cqrs_sequence_next(writer->sequence);
+	draft->number = cqrs_sequence_next_kept(writer->sequence);
 	draft->captured_at = cqrs_clock_now();
 }
 
@@ -191,6 +193,24 @@ form_chunk(const CqrsDraft *draft, const char *buffer, HeapTuple tuple)
 }
 
 /*
+ * aim has the server try the last page of an index first, if it has found no better one.
+ *
+ * Transaction ids grow, so that page mostly is where the entry belongs.  The server looks whether it is, but remembers the page by itself only in an index
+ * larger than those of segments are; to find it from the root costs a third of the entry.
+ */
+static void
+aim(Relation index)
+{
+	BlockNumber pages;
+
+	if (RelationGetTargetBlock(index) != InvalidBlockNumber)
+		return;
+	pages = RelationGetNumberOfBlocks(index);
+	if (pages > 1)				/* the first one leads to the root */
+		RelationSetTargetBlock(index, pages - 1);
+}
+
+/*
  * insert_row inserts a row and its index entries.  An index that is not ready yet, whoever builds it will find the row.
  */
 static void
@@ -207,8 +227,12 @@ insert_row(const CqrsChunkWriter *writer, HeapTuple tuple)
 	}
 	heap_insert(writer->heap, tuple, GetCurrentCommandId(true), 0, NULL);
 	for (int i = 0; i < writer->nindexes; i++)
-		if (writer->indexes[i]->rd_index->indisready)
-			index_insert(writer->indexes[i], &xid, &isnull, &tuple->t_self, writer->heap, UNIQUE_CHECK_NO, false, &info);
+	{
+		if (!writer->indexes[i]->rd_index->indisready)
+			continue;
+		aim(writer->indexes[i]);
+		index_insert(writer->indexes[i], &xid, &isnull, &tuple->t_self, writer->heap, UNIQUE_CHECK_NO, false, &info);
+	}
 }
 
 /*

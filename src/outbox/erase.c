@@ -106,7 +106,7 @@ rewrite_body(const CqrsChunk *chunk, const Bitmapset *goes)
 	struct varlena *old = pg_detoast_datum_packed(chunk->body);
 	const char *record = VARDATA_ANY(old) + CQRS_BODY_HEAD;
 	const char *end = VARDATA_ANY(old) + VARSIZE_ANY_EXHDR(old);
-	char	   *records = palloc(end - record + 1);
+	char	   *records = palloc(CQRS_RECORD_ROOM(end - record));
 	char	   *to = records;
 	struct varlena *body;
 

@@ -161,7 +161,51 @@ extern void cqrs_image_forget(void);
 
 /* ---- record.c: changes to bytes ---- */
 
-/* A change on its way into the buffer. */
+#define CQRS_NUMBERS		24		/* bytes that those in front of an image take at most, and some */
+
+/* Bytes of room that a record is to be given when it is written: they are copied in one go, however few they are. */
+#define CQRS_RECORD_ROOM(length)	((length) + CQRS_NUMBERS)
+
+/*
+ * cqrs_number_read reads a number of our own and returns the byte after it.
+ */
+static inline const char *
+cqrs_number_read(const char *from, uint32 *value)
+{
+	uint32		result = 0;
+	int			shift = 0;
+	uint8		byte;
+
+	do
+	{
+		byte = (uint8) *from++;
+		result |= (uint32) (byte & 0x7f) << shift;
+		shift += 7;
+	} while (byte & 0x80);
+	*value = result;
+	return from;
+}
+
+/*
+ * cqrs_record_end returns the byte after a record of our own.
+ */
+static inline const char *
+cqrs_record_end(const char *record)
+{
+	uint32		length;
+
+	record = cqrs_number_read(record, &length);
+	return record + length;
+}
+
+/* Numbers put together, as they stand in a record. */
+typedef struct CqrsNumbers
+{
+	Size		size;
+	char		bytes[CQRS_NUMBERS];
+} CqrsNumbers;
+
+/* A change on its way into the buffer; what comes behind 'noted_size' and is no image is record.c's. */
 typedef struct CqrsRecord
 {
 	CqrsChangeKind kind;
@@ -175,15 +219,18 @@ typedef struct CqrsRecord
 	CqrsImage	new_image;
 	Size		prefix;			/* data that the new image shares with the old one: at its beginning */
 	Size		suffix;			/* and at its end */
+	CqrsNumbers head;			/* kind, shape and command */
+	CqrsNumbers old_head;		/* what stands in front of the images' bitmaps and data */
+	CqrsNumbers new_head;
 } CqrsRecord;
 
 /* The command that made the change. */
 extern CommandId cqrs_record_command(CqrsChangeKind kind, HeapTuple old_tuple, HeapTuple new_tuple);
 
-/* Find out what the images share, and how many bytes the record takes without its leading length. */
+/* Find out what the images share, put the numbers together, and return how many bytes the record takes without its leading length. */
 extern Size cqrs_record_measure(CqrsRecord *record);
 
-/* Write a record measured so, with its leading length; returns the byte after it. */
+/* Write a record measured so, with its leading length, where there is CQRS_RECORD_ROOM for both; returns the byte after it. */
 extern char *cqrs_record_write(const CqrsRecord *record, Size length, char *to);
 
 /* Step over a record of our own: the byte after it, and its shape and command where asked for. */

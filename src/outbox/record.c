@@ -13,22 +13,6 @@
 #define MIN_SHARED 8			/* bytes worth the two numbers they cost */
 
 /*
- * varint_size returns the bytes a number takes.
- */
-static inline Size
-varint_size(uint32 value)
-{
-	Size		size = 1;
-
-	while (value >= 0x80)
-	{
-		value >>= 7;
-		size++;
-	}
-	return size;
-}
-
-/*
  * varint_write writes a number and returns the byte after it.
  */
 static inline char *
@@ -41,26 +25,6 @@ varint_write(uint32 value, char *to)
 	}
 	*to++ = (char) value;
 	return to;
-}
-
-/*
- * varint_read reads a number of our own and returns the byte after it.
- */
-static inline const char *
-varint_read(const char *from, uint32 *value)
-{
-	uint32		result = 0;
-	int			shift = 0;
-	uint8		byte;
-
-	do
-	{
-		byte = (uint8) *from++;
-		result |= (uint32) (byte & 0x7f) << shift;
-		shift += 7;
-	} while (byte & 0x80);
-	*value = result;
-	return from;
 }
 
 /*
@@ -195,53 +159,68 @@ bitmap_size(const CqrsImage *image)
 }
 
 /*
- * image_size returns the bytes an image takes, without what it shares.
+ * head_image puts the numbers in front of an image together and returns the bytes it takes with them, without what it shares.
  */
 static inline Size
-image_size(const CqrsImage *image, Size prefix, Size suffix)
+head_image(const CqrsImage *image, Size prefix, Size suffix, CqrsNumbers *head)
 {
 	bool		shares = prefix + suffix > 0;
 	Size		length = image->length - prefix - suffix;
+	char	   *to = varint_write(image_head(image, shares), head->bytes);
 
-	return varint_size(image_head(image, shares)) + (shares ? varint_size(prefix) + varint_size(suffix) : 0) +
-		varint_size(length) + bitmap_size(image) + length;
-}
-
-/*
- * image_write writes an image, without what it shares, and returns the byte after it.
- */
-static inline char *
-image_write(const CqrsImage *image, Size prefix, Size suffix, char *to)
-{
-	bool		shares = prefix + suffix > 0;
-	Size		bitmap = bitmap_size(image);
-	Size		length = image->length - prefix - suffix;
-
-	to = varint_write(image_head(image, shares), to);
 	if (shares)
 		to = varint_write(suffix, varint_write(prefix, to));
 	to = varint_write(length, to);
-	memcpy(to, image->bits, bitmap);
-	to += bitmap;
+	head->size = to - head->bytes;
+	return head->size + bitmap_size(image) + length;
+}
+
+/*
+ * put_numbers copies numbers and returns the byte after them.  Always as many bytes, which takes no call.
+ */
+static inline char *
+put_numbers(const CqrsNumbers *numbers, char *to)
+{
+	memcpy(to, numbers->bytes, CQRS_NUMBERS);
+	return to + numbers->size;
+}
+
+/*
+ * put_image writes an image, without what it shares, and returns the byte after it.
+ */
+static inline char *
+put_image(const CqrsImage *image, const CqrsNumbers *head, Size prefix, Size suffix, char *to)
+{
+	Size		length = image->length - prefix - suffix;
+
+	to = put_numbers(head, to);
+	if (image->flags & CQRS_IMAGE_NULLS)
+	{
+		memcpy(to, image->bits, BITMAPLEN(image->natts));
+		to += BITMAPLEN(image->natts);
+	}
 	memcpy(to, image->data + prefix, length);
 	return to + length;
 }
 
 /*
- * cqrs_record_measure finds out what the images share and returns the bytes the record takes without its leading length.
+ * cqrs_record_measure finds out what the images share, puts the numbers together, and returns the bytes the record takes without its leading length.
  */
 Size
 cqrs_record_measure(CqrsRecord *record)
 {
-	Size		length = 1 + varint_size(record->shape) + varint_size(record->command) + record->noted_size;
+	Size		length;
 
+	record->head.bytes[0] = (char) record->kind;
+	record->head.size = varint_write(record->command, varint_write(record->shape, record->head.bytes + 1)) - record->head.bytes;
+	length = record->head.size + record->noted_size;
 	record->prefix = record->suffix = 0;
 	if (record->has_old && record->has_new)
 		share_data(record);
 	if (record->has_old)
-		length += image_size(&record->old_image, 0, 0);
+		length += head_image(&record->old_image, 0, 0, &record->old_head);
 	if (record->has_new)
-		length += image_size(&record->new_image, record->prefix, record->suffix);
+		length += head_image(&record->new_image, record->prefix, record->suffix, &record->new_head);
 	return length;
 }
 
@@ -251,19 +230,16 @@ cqrs_record_measure(CqrsRecord *record)
 char *
 cqrs_record_write(const CqrsRecord *record, Size length, char *to)
 {
-	to = varint_write(length, to);
-	*to++ = (char) record->kind;
-	to = varint_write(record->shape, to);
-	to = varint_write(record->command, to);
+	to = put_numbers(&record->head, varint_write(length, to));
 	if (record->noted_size > 0)
 	{
 		memcpy(to, record->noted, record->noted_size);
 		to += record->noted_size;
 	}
 	if (record->has_old)
-		to = image_write(&record->old_image, 0, 0, to);
+		to = put_image(&record->old_image, &record->old_head, 0, 0, to);
 	if (record->has_new)
-		to = image_write(&record->new_image, record->prefix, record->suffix, to);
+		to = put_image(&record->new_image, &record->new_head, record->prefix, record->suffix, to);
 	return to;
 }
 
@@ -277,12 +253,12 @@ cqrs_record_skip(const char *record, int32 *shape, CommandId *command)
 	uint32		value;
 	const char *after;
 
-	record = varint_read(record, &length);
+	record = cqrs_number_read(record, &length);
 	after = record + length;
-	record = varint_read(record + 1, &value);
+	record = cqrs_number_read(record + 1, &value);
 	if (shape)
 		*shape = (int32) value;
 	if (command)
-		(void) varint_read(record, command);
+		(void) cqrs_number_read(record, command);
 	return after;
 }

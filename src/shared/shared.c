@@ -121,6 +121,8 @@ cqrs_shared_find(Oid database)
 			last = i;
 			return &cqrs_shared_state->slots[i];
 		}
+		if (cqrs_shared_state->slots[i].generation == 0)
+			break;				/* never taken, nor is any behind it */
 	}
 	return NULL;
 }
