@@ -93,6 +93,13 @@ CREATE FUNCTION cqrs.verify(
 COMMENT ON FUNCTION cqrs.verify(regclass, float8, integer)
     IS 'compares a read model with its query at one snapshot; no row means equal';
 
+CREATE FUNCTION cqrs.compare(
+    projection regclass, version integer, other integer DEFAULT NULL,
+    OUT key jsonb, OUT difference text, OUT left_row jsonb, OUT right_row jsonb) RETURNS SETOF record
+    LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'cqrs_compare';
+COMMENT ON FUNCTION cqrs.compare(regclass, integer, integer)
+    IS 'compares a version of a read model with another, or with the serving one, at one snapshot; no row means equal';
+
 CREATE FUNCTION cqrs.repair(projection regclass, reason text) RETURNS bigint
     LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'cqrs_repair';
 COMMENT ON FUNCTION cqrs.repair(regclass, text)

@@ -169,10 +169,10 @@ drain_version(const CqrsVersion *version, CqrsBatch *batch)
 }
 
 /*
- * check_filled refuses a version that cannot be brought to a snapshot now.
+ * cqrs_drain_check refuses a version that cannot be brought to a snapshot now.
  */
-static void
-check_filled(const CqrsProjection *projection, const CqrsVersion *version)
+void
+cqrs_drain_check(const CqrsProjection *projection, const CqrsVersion *version)
 {
 	if (projection->paused)
 		raise_paused(projection);
@@ -195,9 +195,15 @@ cqrs_drain_version(const CqrsProjection *projection, const CqrsVersion *version,
 {
 	char	   *name = cqrs_name_shown(projection->view);
 
-	check_filled(projection, version);
-	if (!drain_version(version, batch))
-		raise_not_ready(version->id, name);
+	cqrs_drain_check(projection, version);
+	if (drain_version(version, batch))
+		return;
+	raise_not_ready(version->id, name);
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("version %d of projection \"%s\" could not be brought up to date", version->number, name),
+			 errdetail("It, or one that it is compared with, was stopped or retired meanwhile."),
+			 errhint("See the view cqrs.versions.")));
 }
 
 /*

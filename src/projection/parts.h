@@ -52,6 +52,9 @@ extern CqrsProjection *cqrs_projection_open(Oid view, const char *command);
  */
 extern void cqrs_drain_version(const CqrsProjection *projection, const CqrsVersion *version, CqrsBatch *batch);
 
+/* Raise why a version cannot be brought up to a snapshot now, if that is known already. */
+extern void cqrs_drain_check(const CqrsProjection *projection, const CqrsVersion *version);
+
 /* A row filter as given; NULL for an empty one, which is none. */
 extern char *cqrs_projection_filter(const text *argument);
 

@@ -38,7 +38,7 @@ typedef struct Shadow
 	CqrsVersion *version;
 	char	   *query;
 	TupleDesc	ours;			/* the view's columns */
-	TupleDesc	theirs;
+	TupleDesc	theirs;			/* the query's */
 	TupleDesc	common;
 	AttrNumber *key;			/* into common */
 } Shadow;
@@ -115,80 +115,44 @@ check_keys(const Shadow *shadow, Jsonb *keys)
 }
 
 /*
- * column_of returns the number of the column of a name, or 0.
- */
-static AttrNumber
-column_of(TupleDesc desc, const char *name)
-{
-	for (int i = 0; i < desc->natts; i++)
-		if (strcmp(NameStr(TupleDescAttr(desc, i)->attname), name) == 0)
-			return i + 1;
-	return 0;
-}
-
-/*
- * note_others tells of columns that only one side has.
+ * find_key finds the key among the columns that both sides have.
  */
 static void
-note_others(TupleDesc desc, TupleDesc other, const char *side)
+find_key(Shadow *shadow)
 {
-	StringInfoData names;
-
-	initStringInfo(&names);
-	for (int i = 0; i < desc->natts; i++)
-		if (column_of(other, NameStr(TupleDescAttr(desc, i)->attname)) == 0)
-			appendStringInfo(&names, "%s\"%s\"", names.len > 0 ? ", " : "", NameStr(TupleDescAttr(desc, i)->attname));
-	if (names.len > 0)
-		ereport(NOTICE,
-				(errmsg("not compared, since only the %s has them: %s", side, names.data)));
-}
-
-/*
- * check_type raises unless a column has the same type on both sides.
- */
-static void
-check_type(Form_pg_attribute ours, Form_pg_attribute theirs)
-{
-	if (ours->atttypid != theirs->atttypid)
-		ereport(ERROR,
-				(errcode(ERRCODE_DATATYPE_MISMATCH),
-				 errmsg("column \"%s\" has another type in the query than in the projection", NameStr(ours->attname)),
-				 errdetail("It is %s instead of %s.", format_type_be(theirs->atttypid), format_type_be(ours->atttypid)),
-				 errhint("Cast it in the query.")));
-}
-
-/*
- * find_common finds the columns that both sides have, the key among them.
- */
-static void
-find_common(Shadow *shadow)
-{
-	AttrNumber	count = 0;
-
-	shadow->common = CreateTemplateTupleDesc(shadow->ours->natts);
-	for (int i = 0; i < shadow->ours->natts; i++)
-	{
-		Form_pg_attribute ours = TupleDescAttr(shadow->ours, i);
-		AttrNumber	theirs = column_of(shadow->theirs, NameStr(ours->attname));
-
-		if (theirs == 0)
-			continue;
-		check_type(ours, TupleDescAttr(shadow->theirs, theirs - 1));
-		TupleDescCopyEntry(shadow->common, ++count, shadow->ours, i + 1);
-	}
-	shadow->common->natts = count;
 	shadow->key = palloc(sizeof(AttrNumber) * Max(shadow->version->nkeys, 1));
 	for (int i = 0; i < shadow->version->nkeys; i++)
 	{
 		char	   *name = get_attname(shadow->version->table, shadow->version->key[i], false);
 
-		shadow->key[i] = column_of(shadow->common, name);
+		shadow->key[i] = cqrs_verify_column(shadow->common, name);
 		if (shadow->key[i] == 0)
 			ereport(ERROR,
 					(errcode(ERRCODE_UNDEFINED_COLUMN),
 					 errmsg("the query has no column \"%s\"", name),
 					 errdetail("It is of the projection's key, by which rows are compared."),
 					 errhint("Have the query select it.")));
+	}
+}
+
+/*
+ * check_types raises unless the columns that both sides have are of the same type on both.
+ */
+static void
+check_types(const Shadow *shadow)
+{
+	for (int i = 0; i < shadow->ours->natts; i++)
+	{
+		Form_pg_attribute ours = TupleDescAttr(shadow->ours, i);
+		AttrNumber	theirs = cqrs_verify_column(shadow->theirs, NameStr(ours->attname));
+		Oid			type = theirs ? TupleDescAttr(shadow->theirs, theirs - 1)->atttypid : ours->atttypid;
+
+		if (type != ours->atttypid)
+			ereport(ERROR,
+					(errcode(ERRCODE_DATATYPE_MISMATCH),
+					 errmsg("column \"%s\" has another type in the query than in the projection", NameStr(ours->attname)),
+					 errdetail("It is %s instead of %s.", format_type_be(type), format_type_be(ours->atttypid)),
+					 errhint("Cast it in the query.")));
 	}
 }
 
@@ -258,9 +222,9 @@ describe(Shadow *shadow)
 	MemoryContextSwitchTo(caller);
 	shadow->theirs = cqrs_spi_columns(cqrs_spi_prepare(shadow->query, 1, &type, false));
 	cqrs_spi_finish();
-	find_common(shadow);
-	note_others(shadow->theirs, shadow->ours, "query");
-	note_others(shadow->ours, shadow->theirs, "projection");
+	check_types(shadow);
+	shadow->common = cqrs_verify_common(shadow->theirs, "the query", shadow->ours, "the projection");
+	find_key(shadow);
 }
 
 /*

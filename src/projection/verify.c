@@ -1,8 +1,8 @@
 /*
  * projection/verify.c
- *		Verifying and mending a projection from one's own session.
+ *		Verifying, comparing and mending versions of a projection from one's own session.
  *
- * Both bring the version up to a snapshot first, in the caller's transaction, so that what has only not been applied yet is no difference.
+ * All bring the version up to a snapshot first, in the caller's transaction, so that what has only not been applied yet is no difference.
  */
 #include "postgres.h"
 
@@ -10,17 +10,20 @@
 #include "apply/apply.h"
 #include "base/arguments.h"
 #include "base/names.h"
+#include "base/spi.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "projection/parts.h"
 #include "shared/shared.h"
 #include "utils/builtins.h"
+#include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
 #include "verify/verify.h"
 
 PG_FUNCTION_INFO_V1(cqrs_verify);
 PG_FUNCTION_INFO_V1(cqrs_repair);
+PG_FUNCTION_INFO_V1(cqrs_compare);
 
 /*
  * version_argument returns the version that is asked for: the serving one, or a number.
@@ -178,4 +181,94 @@ cqrs_repair(PG_FUNCTION_ARGS)
 	}
 	cqrs_shared_announce_at_commit();
 	PG_RETURN_INT64(keys);
+}
+
+/*
+ * find_key finds the key of the left version among the columns that both have, if it is the right one's, too.
+ */
+static AttrNumber *
+find_key(const CqrsVersion *left, const CqrsVersion *right, TupleDesc common)
+{
+	AttrNumber *key = palloc(sizeof(AttrNumber) * Max(left->nkeys, 1));
+	bool		same = left->nkeys == right->nkeys;
+
+	for (int i = 0; i < left->nkeys && same; i++)
+	{
+		char	   *name = get_attname(left->table, left->key[i], false);
+
+		key[i] = cqrs_verify_column(common, name);
+		same = false;
+		for (int j = 0; j < right->nkeys; j++)
+			same |= key[i] != 0 && strcmp(name, get_attname(right->table, right->key[j], false)) == 0;
+	}
+	if (!same)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_COLUMN_REFERENCE),
+				 errmsg("versions %d and %d have different keys", left->number, right->number),
+				 errdetail("Rows are compared by key, so its columns must have the same names and types in both."),
+				 errhint("Compare each with its own query by cqrs.verify.")));
+	return key;
+}
+
+/*
+ * compare_tables compares the tables of two versions as the projection's owner.
+ */
+static void
+compare_tables(const CqrsVersion *left, const CqrsVersion *right, ReturnSetInfo *result, Snapshot snapshot)
+{
+	CqrsDifferenceRows rows = {.desc = result->setDesc, .rows = result->setResult};
+	CqrsComparison comparison = {.nkeys = left->nkeys, .sink = cqrs_verify_put, .argument = &rows};
+	CqrsIdentity saved;
+
+	comparison.row = cqrs_verify_common(cqrs_verify_shown_columns(left), psprintf("version %d", left->number),
+										cqrs_verify_shown_columns(right), psprintf("version %d", right->number));
+	comparison.key = find_key(left, right, comparison.row);
+	comparison.left.from = cqrs_verify_table(left);
+	comparison.right.from = cqrs_verify_table(right);
+	(void) cqrs_apply_become_owner(left, &saved);
+	cqrs_verify_merge(&comparison, snapshot);
+	cqrs_identity_leave(&saved);
+}
+
+/*
+ * cqrs.compare(projection regclass, version integer, other integer DEFAULT NULL)
+ *			RETURNS TABLE(key jsonb, difference text, left_row jsonb, right_row jsonb)
+ *
+ * Compares the rows of a version (left) with those of another, or of the serving one (right), at one snapshot, up to which both have all changes applied, in
+ * the columns that both have.  'difference' is missing (in the left one only), extra (in the right one only) or different.
+ *
+ * Errors: as cqrs.drain; 22004 no version; 22023 a version and itself; 42704 no such version; 42P10 different keys; 55000 a version that has
+ * not been filled, or is retired.
+ */
+Datum
+cqrs_compare(PG_FUNCTION_ARGS)
+{
+	CqrsProjection *projection;
+	CqrsVersion *left;
+	CqrsVersion *right;
+	CqrsBatch	batch = {0};
+
+	if (PG_ARGISNULL(0))
+		cqrs_arguments_refuse_null("projection");
+	if (PG_ARGISNULL(1))
+		cqrs_arguments_refuse_null("version");
+	cqrs_apply_check_caller("cqrs.compare()");
+	projection = cqrs_projection_argument(PG_GETARG_OID(0));
+	cqrs_projection_check_owner(projection);
+	left = version_argument(projection, true, PG_GETARG_INT32(1));
+	right = version_argument(projection, !PG_ARGISNULL(2), PG_ARGISNULL(2) ? 0 : PG_GETARG_INT32(2));
+	if (left->id == right->id)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("version %d cannot be compared with itself", left->number),
+				 errhint("Name another version, or compare it with its query by cqrs.verify.")));
+	cqrs_drain_check(projection, left);
+	cqrs_drain_check(projection, right);
+	InitMaterializedSRF(fcinfo, 0);
+	batch.with = list_make1_int(right->id);
+	(void) cqrs_groups_lock(list_make2_int(left->id, right->id), false);
+	cqrs_drain_version(projection, left, &batch);
+	compare_tables(left, right, (ReturnSetInfo *) fcinfo->resultinfo, batch.snapshot);
+	UnregisterSnapshot(batch.snapshot);
+	return (Datum) 0;
 }

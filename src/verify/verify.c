@@ -8,7 +8,6 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
-#include "access/relation.h"
 #include "apply/apply.h"
 #include "base/clock.h"
 #include "base/names.h"
@@ -19,7 +18,6 @@
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/memutils.h"
-#include "utils/rel.h"
 #include "verify/verify.h"
 
 /* A verification whose differences are counted. */
@@ -72,25 +70,21 @@ cqrs_verify_put(void *difference_rows, const CqrsDifferentRows *rows)
 }
 
 /*
- * cqrs_verify_columns describes the columns of a relation that are not dropped.
+ * cqrs_verify_shown_columns describes the columns that a version shows: those of its definition.
  */
 TupleDesc
-cqrs_verify_columns(Oid relation)
+cqrs_verify_shown_columns(const CqrsVersion *version)
 {
-	Relation	rel = relation_open(relation, AccessShareLock);
-	TupleDesc	desc = RelationGetDescr(rel);
-	TupleDesc	result;
-	AttrNumber	live = 0;
+	return cqrs_verify_columns(version->definition);
+}
 
-	for (int i = 0; i < desc->natts; i++)
-		live += TupleDescAttr(desc, i)->attisdropped ? 0 : 1;
-	result = CreateTemplateTupleDesc(live);
-	live = 0;
-	for (int i = 0; i < desc->natts; i++)
-		if (!TupleDescAttr(desc, i)->attisdropped)
-			TupleDescCopyEntry(result, ++live, desc, i + 1);
-	relation_close(rel, NoLock);
-	return result;
+/*
+ * cqrs_verify_table writes the FROM of the rows that a version shows.
+ */
+char *
+cqrs_verify_table(const CqrsVersion *version)
+{
+	return psprintf("%s AS q", cqrs_name_relation(version->table));
 }
 
 /*
@@ -101,14 +95,14 @@ compare(const CqrsVersion *version, CqrsComparison *comparison, Snapshot snapsho
 {
 	CqrsIdentity saved;
 
-	comparison->row = cqrs_verify_columns(version->definition);
+	comparison->row = cqrs_verify_shown_columns(version);
 	comparison->nkeys = version->nkeys;
 	comparison->key = version->key;
 	(void) cqrs_apply_become_owner(version, &saved);
 	if (comparison->left.rows == NULL)
 		comparison->left.from = psprintf("%s AS q", cqrs_name_relation(version->definition));
 	if (comparison->right.rows == NULL)
-		comparison->right.from = psprintf("%s AS q", cqrs_name_relation(version->table));
+		comparison->right.from = cqrs_verify_table(version);
 	cqrs_verify_merge(comparison, snapshot);
 	cqrs_identity_leave(&saved);
 }

@@ -66,8 +66,16 @@ typedef struct CqrsComparison
  */
 extern void cqrs_verify_merge(const CqrsComparison *comparison, Snapshot snapshot);
 
-/* The columns of a relation that are not dropped, as a row to be compared. */
+/* The columns of a relation that are not dropped, as a row to be compared; the number of one by its name, or 0. */
 extern TupleDesc cqrs_verify_columns(Oid relation);
+extern AttrNumber cqrs_verify_column(TupleDesc desc, const char *name);
+
+/* The columns that two sides have with the same name and type; a notice names the others of each side. */
+extern TupleDesc cqrs_verify_common(TupleDesc left, const char *left_name, TupleDesc right, const char *right_name);
+
+/* What a version's table shows to readers: its columns, and the FROM of its rows, as q. */
+extern TupleDesc cqrs_verify_shown_columns(const CqrsVersion *version);
+extern char *cqrs_verify_table(const CqrsVersion *version);
 
 /* What there is to verify of a version, and what has come of it. */
 typedef struct CqrsVerify
