@@ -173,7 +173,7 @@ cqrs_verify_version(const CqrsVersion *version, CqrsVerify *verify, Snapshot sna
 }
 
 /*
- * cqrs_verify_record records what has come of a verification.
+ * cqrs_verify_record records what has come of a verification; no keys, which may be a person's: history is kept for ever.
  */
 void
 cqrs_verify_record(const CqrsVersion *version, const CqrsVerify *verify)
@@ -185,5 +185,5 @@ cqrs_verify_record(const CqrsVersion *version, const CqrsVerify *verify)
 	now.drifted = verify->share < 1 ? Max(known, verify->drifted) : verify->drifted;
 	cqrs_verification_set(&now);
 	if (now.drifted > known)
-		cqrs_history_insert_drift(version, "drifted", now.drifted, psprintf("the first key is %s", verify->first));
+		cqrs_history_insert_drift(version, "drifted", now.drifted, NULL);
 }

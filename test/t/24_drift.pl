@@ -71,7 +71,7 @@ damage('page', 'UPDATE %T SET price = 0 WHERE id IN (7, 9)');
 ok(defined until_true($node, q{SELECT drifted = 2 FROM cqrs.lag WHERE projection = 'page'::regclass}), 'drift is noticed');
 ok(defined verified_again('page'), 'it is looked at again');
 ok(logged(qr/WARNING:.*version 1 of projection "public.page" has drifted from its query in 2 of the keys.*\n.*DETAIL:.*\{"id":7\}/), 'the log has a warning');
-is($node->safe_psql('postgres', q{SELECT version, changes, reason FROM cqrs.history WHERE event = 'drifted'}), '1|2|the first key is {"id":7}', 'history has it once');
+is($node->safe_psql('postgres', q{SELECT version, changes, reason FROM cqrs.history WHERE event = 'drifted'}), '1|2|', 'history has it once');
 $node->safe_psql('postgres', 'INSERT INTO item VALUES (1000, 1)');
 ok(caught_up($node, 'page'), 'it goes on');
 is($node->safe_psql('postgres', 'SELECT count(*) FROM page'), '101', 'and serves');
