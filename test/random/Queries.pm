@@ -500,8 +500,9 @@ sub named_item
 {
 	my ($g) = @_;
 	my @ctes = @{ $g->{ctes} };
-	my @views = @{ $g->{views} };
-	my $relation = @ctes && chance(0.5) ? pick(@ctes) : @views && !$g->{inner} && chance(0.2) ? pick(@views) : pick(@{ $g->{tables} });
+	my @views = $g->{inner} ? () : @{ $g->{views} };
+	my @models = @{ $g->{models} // [] };
+	my $relation = @ctes && chance(0.5) ? pick(@ctes) : @views && chance(0.2) ? pick(@views) : @models && chance(0.3) ? pick(@models) : pick(@{ $g->{tables} });
 	my $alias = new_name($g, 'r');
 
 	tag($g, @{ $relation->{tags} // [] });
@@ -1168,7 +1169,8 @@ sub new_state
 	return { %$relations, ctes => [], names => 0, tags => {}, read => {}, budget => $budget, key_tags => [] };
 }
 
-# A query over tables and views ({ tables => [...], views => [...] }) that has something in it, if a tag is given: { text, key (as a literal), tags, verified }.
+# A query over tables, views and read models ({ tables => [...], views => [...], models => [...] }) that has something in it, if a tag is given: { text,
+# key (as a literal), tags, verified, read (the names of what it reads, and maybe more), and as what others read: columns, names (of its key), sure }.
 sub make_query
 {
 	my ($relations, $wanted) = @_;
@@ -1186,7 +1188,8 @@ sub make_query
 	}
 	return {
 		text => $select->{text}, key => @{ $select->{key} } ? "'{" . join(',', @{ $select->{key} }) . "}'" : q{'{}'}, tags => [ sort keys %{ $g->{tags} } ],
-		verified => !grep { $_->[1] =~ /[mcf]/ } @{ $select->{columns} } };
+		verified => !grep({ $_->[1] =~ /[mcf]/ } @{ $select->{columns} }), read => [ sort keys %{ $g->{read} } ],
+		columns => $select->{columns}, names => $select->{key}, sure => $select->{sure} };
 }
 
 # A view over tables and, more often than not, other views: { name, ..., text }.

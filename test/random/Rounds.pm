@@ -4,8 +4,10 @@
 #   schema   the schema it is made in, and dropped with
 #   setup    statements that make what the queries read, in their order
 #   queries  number => { text, key (as an SQL literal), verified (may cqrs.verify compare it to the bit?),
-#            born (the window before which the read model is made: 0, the first, if not given), dies (the window before which it is dropped) }
+#            born (the window before which the read model is made: 0, the first, if not given), dies (the window before which it is dropped),
+#            read (names of what it reads: pN is the read model of query N, wN the view over it), view (is there such a view?) }
 #   windows  a list of windows, each a list of transactions, each a list of statements
+#   pauses   window => number of the query whose read model is paused while the first half of the window is applied
 # It is run by one psql, so what is shown of a failure can be run by hand.
 package Rounds;
 
@@ -79,15 +81,16 @@ sub creation
 	return ("SELECT cqrs.create_projection('p$number', \$q\$$query->{text}\$q\$, key => $query->{key}) \\g /dev/null",
 		"SELECT 'strategy', $number, (SELECT strategy FROM cqrs.versions WHERE projection = 'p$number'::regclass), "
 		  . q{count(*) FILTER (WHERE line LIKE '%: full%'), count(*) }
-		  . "FROM cqrs.explain('p$number') AS line WHERE line LIKE 'source %'");
+		  . "FROM cqrs.explain('p$number') AS line WHERE line ~ '^(source|reads projection) '",
+		$query->{view} ? "CREATE VIEW w$number AS SELECT * FROM p$number" : ());
 }
 
 # The statement that drops a read model.
 sub removal
 {
-	my ($number) = @_;
+	my ($number, $query) = @_;
 
-	return "SELECT cqrs.drop_projection('p$number') \\g /dev/null";
+	return ($query->{view} ? "DROP VIEW w$number" : (), "SELECT cqrs.drop_projection('p$number') \\g /dev/null");
 }
 
 # Is a read model there in a window?
@@ -96,6 +99,20 @@ sub lives
 	my ($query, $window) = @_;
 
 	return ($query->{born} // 0) <= $window && $window < ($query->{dies} // 1_000_000);
+}
+
+# The statements that change tables in a window; those of its first half are applied while one read model is paused, if one is to be.
+sub changes
+{
+	my ($round, $number) = @_;
+	my @transactions = @{ $round->{windows}[$number] };
+	my $paused = $round->{pauses}{$number} // 0;
+	my @early = splice(@transactions, 0, @transactions / 2);
+
+	return map { @$_ } @early, @transactions unless $round->{queries}{$paused};
+	return (
+		"SELECT cqrs.pause('p$paused') \\g /dev/null", (map { @$_ } @early), 'SELECT cqrs.drain() \g /dev/null',
+		"SELECT cqrs.resume('p$paused') \\g /dev/null", (map { @$_ } @transactions), "SELECT cqrs.drain('p$paused') \\g /dev/null");
 }
 
 # The script of a round.
@@ -112,15 +129,16 @@ sub script
 		my @living = grep { lives($round->{queries}{$_}, $number) } @numbers;
 
 		push @lines, map { creation($_, $round->{queries}{$_}) } grep { !$number || !lives($round->{queries}{$_}, $number - 1) } @living;
-		push @lines, map { removal($_) } grep { $number && lives($round->{queries}{$_}, $number - 1) && !lives($round->{queries}{$_}, $number) } @numbers;
+		push @lines, map { removal($_, $round->{queries}{$_}) }
+		  grep { $number && lives($round->{queries}{$_}, $number - 1) && !lives($round->{queries}{$_}, $number) } @numbers;
 		push @lines, 'SELECT cqrs.drain() \g /dev/null';
-		push @lines, map { @$_ } @{ $round->{windows}[$number] };
+		push @lines, changes($round, $number);
 		push @lines, 'SELECT cqrs.drain() \g /dev/null';
 		push @lines, map { difference($_, $round->{queries}{$_}) } @living;
 	}
 	@numbers = grep { lives($round->{queries}{$_}, $#{ $round->{windows} }) } @numbers;
 	push @lines, map { verification($_) } grep { $round->{queries}{$_}{verified} } @numbers;
-	push @lines, map { removal($_) } @numbers;
+	push @lines, map { removal($_, $round->{queries}{$_}) } reverse @numbers;
 	push @lines, "DROP SCHEMA $round->{schema} CASCADE";
 	return join('', map { /\\g/ ? "$_\n" : "$_;\n" } @lines);
 }
@@ -164,9 +182,22 @@ sub clean_up
 	$node->safe_psql('postgres', q{
 		SET client_min_messages = warning;
 		SELECT 'ROLLBACK PREPARED ' || quote_literal(gid) FROM pg_prepared_xacts \gexec
-		SELECT format('SELECT cqrs.drop_projection(%L)', projection) FROM cqrs.projections \gexec
+		SELECT format('SELECT cqrs.drop_projection(%L, cascade => true)', view) FROM cqrs_internal.projection ORDER BY id DESC \gexec
 		SELECT format('DROP SCHEMA %I CASCADE', nspname) FROM pg_namespace WHERE nspname LIKE 'round%' \gexec});
 	return;
+}
+
+# The queries of a round that one of them cannot be without: itself and those whose read models it reads.
+sub needed
+{
+	my ($round, $number) = @_;
+	my %needed = ($number => $round->{queries}{$number});
+
+	foreach my $read (map { /^[pw](\d+)$/ ? $1 : () } @{ $round->{queries}{$number}{read} // [] })
+	{
+		%needed = (%needed, %{ needed($round, $read) });
+	}
+	return \%needed;
 }
 
 # Leaves out what a failure does not need: other queries, windows, transactions, statements, what the rest does not read.
@@ -179,7 +210,7 @@ sub cut_down
 
 	foreach my $number (sort { $a <=> $b } keys %{ $round->{queries} })
 	{
-		my %alone = (%$round, queries => { $number => $round->{queries}{$number} });
+		my %alone = (%$round, queries => needed($round, $number));
 
 		next unless still_fails(\%alone, $failure);
 		%cut = %alone;

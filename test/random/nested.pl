@@ -2,8 +2,9 @@
 # the environment.
 #
 # A round makes tables of all kinds of columns, full of nulls and equal values, views over them and over each other, and read models side by side
-# over all that (what they may hold is in Queries.pm), and changes several tables in one window, in several transactions: rows that come, go, change and swap keys,
-# duplicates, whole groups that die and return, TRUNCATE, savepoints rolled back and released, and transactions that commit windows after they wrote.
+# over all that and over each other (what they may hold is in Queries.pm), and changes several tables in one window, in several transactions: rows that come, go,
+# change and swap keys, duplicates, whole groups that die and return, TRUNCATE, savepoints rolled back and released, and transactions that commit windows after
+# they wrote.  Now and then one read model is paused for a part of a window.
 # After each window every read model must equal its query, and at the end cqrs.verify must agree.  Every construct is asked for in turn; one that never
 # came is a failure, and the end of the output says how often each was seen under which strategy.
 # Round N of a run has the seed SEED + N, so `nested.pl 1 SEED` repeats one.  A difference is cut down to the changes it needs, and shown.
@@ -32,7 +33,7 @@ my @constructs = (
 	'ANY', 'ALL', 'scalar subquery', 'ARRAY subquery', 'LATERAL', 'function in FROM', 'VALUES', 'aggregate with FILTER', 'aggregate with ORDER BY',
 	'aggregate with DISTINCT', 'aggregate without GROUP BY', 'WITHIN GROUP', 'user-defined aggregate', 'grouping sets', 'group by primary key', 'HAVING',
 	'window', 'window over the key', 'recursion', 'DISTINCT ON', 'LIMIT', 'immutable function', 'domain', 'collation', 'array', 'jsonb', 'partitioned source',
-	'inherited source', 'CTE of a subquery', 'set-returning function in the select list', 'tables and inner joins only', 'whole row');
+	'inherited source', 'CTE of a subquery', 'set-returning function in the select list', 'tables and inner joins only', 'whole row', 'projection', 'projection in view');
 # These are asked for more often: what is wrong with them shows in few windows.
 my @asked = (@constructs, ('NOT IN') x 3, 'NOT EXISTS', 'ALL', 'UNION ALL', 'window over the key', 'DISTINCT ON');
 my %seen = (rounds => 0, queries => 0, windows => 0, keys => 0, full => 0);
@@ -235,7 +236,7 @@ sub make_round
 {
 	my ($number) = @_;
 	my @tables = map { make_table("t$_") } 0 .. pick(1, 2, 3);
-	my %relations = (tables => \@tables, views => []);
+	my %relations = (tables => \@tables, views => [], models => []);
 	my %round = (schema => "round_$number", setup => [ (chance(0.5) ? some(pick(1, 2, 3), @planner) : ()), @setup ]);
 
 	foreach my $table (@tables)
@@ -251,8 +252,19 @@ sub make_round
 		push @{ $round{setup} }, $made->{text};
 		push @{ $relations{views} }, $made;
 	}
-	$round{queries} = { map { $_ => make_query(\%relations, $asked[ ($number * QUERIES + $_) % @asked ]) } 1 .. QUERIES };
+	foreach my $query (1 .. QUERIES)
+	{
+		my $made = make_query(\%relations, $asked[ ($number * QUERIES + $query) % @asked ]);
+
+		$round{queries}{$query} = $made;
+		next if chance(0.6);
+		$made->{view} = chance(0.3);
+		push @{ $relations{models} }, {
+			name => ($made->{view} ? 'w' : 'p') . $query, columns => $made->{columns}, key => $made->{names}, sure => $made->{sure},
+			tags => [ 'projection', $made->{view} ? 'projection in view' : () ] };
+	}
 	$round{windows} = make_windows(\@tables, $round{schema});
+	$round{pauses} = { map { $_ => 1 + int(rand(QUERIES)) } grep { chance(0.3) } 0 .. WINDOWS - 1 };
 	return \%round;
 }
 
