@@ -147,7 +147,7 @@ refuse_conflict(const CqrsCommandCall *there, const char *whose, const char *why
 static bool
 may_replay(const CqrsCommandCall *there)
 {
-	Oid			role = get_role_oid(NameStr(there->role), true);
+	Oid			role = get_role_oid(text_to_cstring(there->role), true);
 
 	return superuser() || (OidIsValid(role) && has_privs_of_role(GetUserId(), role));
 }
@@ -162,7 +162,7 @@ check_replay(const CqrsCommandCall *call, const CqrsCommandCall *there)
 		refuse_conflict(there, "for another command",
 						psprintf("Now the command is \"%s\".", text_to_cstring(call->command)));
 	if (!may_replay(there))
-		refuse_conflict(there, "by another user", psprintf("Now the user is \"%s\".", NameStr(call->role)));
+		refuse_conflict(there, "by another user", psprintf("Now the user is \"%s\".", text_to_cstring(call->role)));
 	if (!same_bytes(call->payload_hash, there->payload_hash))
 		refuse_conflict(there, "for another payload",
 						psprintf("Command \"%s\" has another payload now.", text_to_cstring(call->command)));
@@ -234,7 +234,7 @@ perform(Oid handler, Jsonb *payload, CqrsCommandCall *call)
 {
 	call->at = cqrs_clock_now();
 	call->result = run(handler, call->id, payload);
-	call->duration.time = cqrs_clock_now() - call->at;
+	call->microseconds = cqrs_clock_now() - call->at;
 	call->token = GetTopFullTransactionId();
 	cqrs_command_call_insert(call);
 }
@@ -347,8 +347,8 @@ cqrs_execute(PG_FUNCTION_ARGS)
 	check_recursion(call.id);
 	handler = handler_of(text_to_cstring(call.command));
 	call.payload_hash = hash_of(payload);
-	namestrcpy(&call.actor, GetUserNameFromId(GetSessionUserId(), false));
-	namestrcpy(&call.role, GetUserNameFromId(GetUserId(), false));
+	call.actor = cstring_to_text(GetUserNameFromId(GetSessionUserId(), false));
+	call.role = cstring_to_text(GetUserNameFromId(GetUserId(), false));
 	if (named && !claim(&call, &there))
 	{
 		cqrs_command_replay_insert(call.id);

@@ -189,25 +189,26 @@ COMMENT ON TABLE cqrs_internal.command IS 'commands, and the function that each 
 CREATE TABLE cqrs_internal.command_call (
     id                text COLLATE "C" NOT NULL,
     command           text COLLATE "C" NOT NULL,
-    actor             name NOT NULL,
-    role              name NOT NULL,
+    actor             text COLLATE "C" NOT NULL,
+    role              text COLLATE "C" NOT NULL,
     at                timestamptz NOT NULL,
-    duration          interval NOT NULL,
+    microseconds      bigint NOT NULL,
     payload_hash      bytea NOT NULL,
     result            jsonb,
     token             xid8 NOT NULL,
     system_identifier bigint NOT NULL,
     database          oid NOT NULL,
-    registry          oid NOT NULL,
-    CONSTRAINT command_call_pkey PRIMARY KEY (id)
+    registry          oid NOT NULL
 );
+CREATE INDEX command_call_id ON cqrs_internal.command_call USING hash (id);
 CREATE INDEX command_call_at ON cqrs_internal.command_call (at);
+COMMENT ON INDEX cqrs_internal.command_call_id IS 'finds the command with an id; who executes one holds a lock on its id, so it need not be unique';
 COMMENT ON TABLE cqrs_internal.command_call IS 'commands that were executed, what came of them, and whose transactions their tokens speak of';
 
 CREATE TABLE cqrs_internal.command_replay (
     id    text COLLATE "C" NOT NULL,
     at    timestamptz NOT NULL,
-    actor name NOT NULL
+    actor text COLLATE "C" NOT NULL
 );
 CREATE INDEX command_replay_id ON cqrs_internal.command_replay (id);
 CREATE INDEX command_replay_at ON cqrs_internal.command_replay (at);

@@ -47,7 +47,7 @@ COMMENT ON VIEW cqrs.command_handlers IS 'commands, and the function that each i
 
 -- Results hold data: for the role that executed the command, who owns it, and who may read everything.
 CREATE VIEW cqrs.commands WITH (security_barrier) AS
-SELECT c.id, c.command, c.actor, c.role, c.at, c.duration, c.payload_hash, c.result,
+SELECT c.id, c.command, c.actor::name AS actor, c.role::name AS role, c.at, c.microseconds * interval '1 microsecond' AS duration, c.payload_hash, c.result,
        CASE WHEN cqrs_internal.speaks_of_here(c.system_identifier, c.database, c.registry) THEN c.token END AS token,
        (SELECT count(*) FROM cqrs_internal.command_replay r WHERE r.id = c.id AND r.at >= c.at) AS replayed
 FROM cqrs_internal.command_call c

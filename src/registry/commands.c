@@ -13,6 +13,7 @@
 #include "access/xact.h"
 #include "base/clock.h"
 #include "catalog/namespace.h"
+#include "catalog/pg_collation.h"
 #include "common/hashfn.h"
 #include "executor/tuptable.h"
 #include "miscadmin.h"
@@ -21,11 +22,16 @@
 #include "storage/lock.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
+#include "utils/hsearch.h"
+#include "utils/inval.h"
 #include "utils/lsyscache.h"
+#include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 #include "utils/xid8.h"
+
+#define MAX_NAME 1004			/* bytes of a command's name with its end; there are 1000 at most */
 
 enum
 {
@@ -34,7 +40,7 @@ enum
 
 enum
 {
-	CALL_ID, CALL_COMMAND, CALL_ACTOR, CALL_ROLE, CALL_AT, CALL_DURATION, CALL_PAYLOAD_HASH, CALL_RESULT, CALL_TOKEN,
+	CALL_ID, CALL_COMMAND, CALL_ACTOR, CALL_ROLE, CALL_AT, CALL_MICROSECONDS, CALL_PAYLOAD_HASH, CALL_RESULT, CALL_TOKEN,
 	CALL_SYSTEM, CALL_DATABASE, CALL_REGISTRY, CALL_COUNT
 };
 
@@ -42,6 +48,19 @@ enum
 {
 	REPLAY_ID, REPLAY_AT, REPLAY_ACTOR, REPLAY_COUNT
 };
+
+/* The function that handles a command. */
+typedef struct Handler
+{
+	char		name[MAX_NAME]; /* key */
+	Oid			function;
+} Handler;
+
+static HTAB *handlers = NULL;	/* those asked for */
+static Oid	handlers_table = InvalidOid; /* whose rows they were read from */
+static Oid	calls_table = InvalidOid;	/* the one beside it */
+static uint64 changes = 1;		/* of commands that we were told of */
+static uint64 handlers_at = 0;	/* how many of these had been when the cache was begun */
 
 /*
  * read_handler takes the handler out of a command's row.
@@ -68,15 +87,61 @@ by_name(const char *name)
 }
 
 /*
- * cqrs_command_handler returns the function that handles a command.
+ * note_change counts that commands have changed.
+ */
+static void
+note_change(Datum argument, Oid relation)
+{
+	if (relation == handlers_table || !OidIsValid(relation))
+		changes++;
+}
+
+/*
+ * forget_handlers empties the cache of handlers, if commands have changed since it was begun.
+ */
+static void
+forget_handlers(void)
+{
+	HASHCTL		control = {.keysize = MAX_NAME,.entrysize = sizeof(Handler),.hcxt = CacheMemoryContext};
+
+	if (handlers_at == changes)
+		return;
+	if (handlers == NULL)
+		CacheRegisterRelcacheCallback(note_change, (Datum) 0);
+	else
+		hash_destroy(handlers);
+	handlers = hash_create("cqrs handlers", 32, &control, HASH_ELEM | HASH_STRINGS | HASH_CONTEXT);
+	handlers_table = cqrs_registry_relation(CQRS_CAT_COMMAND);
+	calls_table = cqrs_registry_relation(CQRS_CAT_COMMAND_CALL);
+	handlers_at = changes;
+}
+
+/*
+ * cqrs_command_handler returns the function that handles a command; kept for the backend's life, since it is asked for each execution.
  */
 Oid
 cqrs_command_handler(const char *name)
 {
-	CqrsRowScan scan = by_name(name);
-	Oid		   *handler = cqrs_rows_read_one(&scan, read_handler);
+	Handler    *known;
+	CqrsRowScan scan;
+	Oid		   *handler;
+	uint64		now;
 
-	return handler ? *handler : InvalidOid;
+	forget_handlers();
+	known = hash_search(handlers, name, HASH_FIND, NULL);
+	if (known != NULL)
+		return known->function;
+	now = changes;
+	scan = by_name(name);
+	handler = cqrs_rows_read_one(&scan, read_handler);
+	if (handler == NULL)
+		return InvalidOid;
+	if (now == changes)
+	{
+		known = hash_search(handlers, name, HASH_ENTER, NULL);
+		known->function = *handler;
+	}
+	return *handler;
 }
 
 /*
@@ -91,6 +156,8 @@ cqrs_command_insert(const char *name, Oid handler)
 	values[COMMAND_NAME] = CStringGetTextDatum(name);
 	values[COMMAND_HANDLER] = ObjectIdGetDatum(handler);
 	cqrs_rows_insert(CQRS_CAT_COMMAND, values, nulls);
+	CacheInvalidateRelcacheByRelid(cqrs_registry_relation(CQRS_CAT_COMMAND));
+	CommandCounterIncrement();
 }
 
 /*
@@ -100,8 +167,11 @@ bool
 cqrs_command_delete(const char *name)
 {
 	CqrsRowScan scan = by_name(name);
+	bool		there = cqrs_rows_delete(&scan) > 0;
 
-	return cqrs_rows_delete(&scan) > 0;
+	CacheInvalidateRelcacheByRelid(cqrs_registry_relation(CQRS_CAT_COMMAND));
+	CommandCounterIncrement();
+	return there;
 }
 
 /*
@@ -115,10 +185,10 @@ read_call(TupleTableSlot *slot, CqrsCommandCall *call)
 	slot_getallattrs(slot);
 	call->id = DatumGetTextPCopy(values[CALL_ID]);
 	call->command = DatumGetTextPCopy(values[CALL_COMMAND]);
-	call->actor = *DatumGetName(values[CALL_ACTOR]);
-	call->role = *DatumGetName(values[CALL_ROLE]);
+	call->actor = DatumGetTextPCopy(values[CALL_ACTOR]);
+	call->role = DatumGetTextPCopy(values[CALL_ROLE]);
 	call->at = DatumGetTimestampTz(values[CALL_AT]);
-	call->duration = *DatumGetIntervalP(values[CALL_DURATION]);
+	call->microseconds = DatumGetInt64(values[CALL_MICROSECONDS]);
 	call->payload_hash = DatumGetByteaPCopy(values[CALL_PAYLOAD_HASH]);
 	call->result = slot->tts_isnull[CALL_RESULT] ? NULL : DatumGetJsonbPCopy(values[CALL_RESULT]);
 	call->token = DatumGetFullTransactionId(values[CALL_TOKEN]);
@@ -140,7 +210,24 @@ is_seen(Relation rel, TupleTableSlot *slot)
 }
 
 /*
- * cqrs_command_call_find looks for the call with the id.
+ * next_call goes on to the next row with the id; the index knows hashes only.
+ */
+static bool
+next_call(IndexScanDesc scan, text *id, TupleTableSlot *slot)
+{
+	while (index_getnext_slot(scan, ForwardScanDirection, slot))
+	{
+		bool		isnull;
+		Datum		there = slot_getattr(slot, CALL_ID + 1, &isnull);
+
+		if (DatumGetBool(DirectFunctionCall2Coll(texteq, C_COLLATION_OID, there, PointerGetDatum(id))))
+			return true;
+	}
+	return false;
+}
+
+/*
+ * cqrs_command_call_find looks for the call with the id; there is one at most, since who makes one has the lock on the id, and has looked.
  *
  * By a snapshot that shows what is not committed yet: under the transaction's own a call could be missing that another has made just now.  One that is being
  * deleted is there still.
@@ -148,8 +235,8 @@ is_seen(Relation rel, TupleTableSlot *slot)
 CqrsCallFound
 cqrs_command_call_find(text *id, CqrsCommandCall *call, TransactionId *writer)
 {
-	Relation	rel = table_open(cqrs_registry_relation(CQRS_CAT_COMMAND_CALL), RowExclusiveLock);
-	Relation	key = index_open(RelationGetPrimaryKeyIndex(rel), RowExclusiveLock);
+	Relation	rel = table_open(calls_table, RowExclusiveLock);
+	Relation	ids = index_open(get_relname_relid("command_call_id", RelationGetNamespace(rel)), RowExclusiveLock);
 	TupleTableSlot *slot = table_slot_create(rel, NULL);
 	CqrsCallFound found = CQRS_CALL_NONE;
 	SnapshotData dirty;
@@ -157,10 +244,10 @@ cqrs_command_call_find(text *id, CqrsCommandCall *call, TransactionId *writer)
 	ScanKeyData condition;
 
 	InitDirtySnapshot(dirty);
-	ScanKeyInit(&condition, CALL_ID + 1, BTEqualStrategyNumber, F_TEXTEQ, PointerGetDatum(id));
-	scan = index_beginscan(rel, key, &dirty, 1, 0);
+	ScanKeyInit(&condition, CALL_ID + 1, HTEqualStrategyNumber, F_TEXTEQ, PointerGetDatum(id));
+	scan = index_beginscan(rel, ids, &dirty, 1, 0);
 	index_rescan(scan, &condition, 1, NULL, 0);
-	if (index_getnext_slot(scan, ForwardScanDirection, slot))
+	if (next_call(scan, id, slot))
 	{
 		found = CQRS_CALL_OPEN;
 		*writer = dirty.xmin;
@@ -172,7 +259,7 @@ cqrs_command_call_find(text *id, CqrsCommandCall *call, TransactionId *writer)
 	}
 	index_endscan(scan);
 	ExecDropSingleTupleTableSlot(slot);
-	index_close(key, NoLock);
+	index_close(ids, NoLock);
 	table_close(rel, NoLock);
 	return found;
 }
@@ -188,10 +275,10 @@ cqrs_command_call_insert(const CqrsCommandCall *call)
 
 	values[CALL_ID] = PointerGetDatum(call->id);
 	values[CALL_COMMAND] = PointerGetDatum(call->command);
-	values[CALL_ACTOR] = NameGetDatum(&call->actor);
-	values[CALL_ROLE] = NameGetDatum(&call->role);
+	values[CALL_ACTOR] = PointerGetDatum(call->actor);
+	values[CALL_ROLE] = PointerGetDatum(call->role);
 	values[CALL_AT] = TimestampTzGetDatum(call->at);
-	values[CALL_DURATION] = IntervalPGetDatum(&call->duration);
+	values[CALL_MICROSECONDS] = Int64GetDatum(call->microseconds);
 	values[CALL_PAYLOAD_HASH] = PointerGetDatum(call->payload_hash);
 	values[CALL_RESULT] = PointerGetDatum(call->result);
 	nulls[CALL_RESULT] = call->result == NULL;
@@ -208,12 +295,10 @@ cqrs_command_replay_insert(text *id)
 {
 	Datum		values[REPLAY_COUNT];
 	bool		nulls[REPLAY_COUNT] = {0};
-	NameData	actor;
 
-	namestrcpy(&actor, GetUserNameFromId(GetSessionUserId(), false));
 	values[REPLAY_ID] = PointerGetDatum(id);
 	values[REPLAY_AT] = TimestampTzGetDatum(cqrs_clock_now());
-	values[REPLAY_ACTOR] = NameGetDatum(&actor);
+	values[REPLAY_ACTOR] = CStringGetTextDatum(GetUserNameFromId(GetSessionUserId(), false));
 	cqrs_rows_insert(CQRS_CAT_COMMAND_REPLAY, values, nulls);
 }
 
@@ -226,7 +311,7 @@ lock_of(text *id)
 	uint64		hash = hash_bytes_extended((const unsigned char *) VARDATA_ANY(id), VARSIZE_ANY_EXHDR(id), 0);
 	LOCKTAG		tag;
 
-	SET_LOCKTAG_OBJECT(tag, MyDatabaseId, cqrs_registry_relation(CQRS_CAT_COMMAND_CALL), (uint32) hash, (uint16) (hash >> 32));
+	SET_LOCKTAG_OBJECT(tag, MyDatabaseId, calls_table, (uint32) hash, (uint16) (hash >> 32));
 	return tag;
 }
 

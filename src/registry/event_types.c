@@ -6,6 +6,7 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "registry/registry.h"
 #include "registry/rows.h"
 #include "utils/builtins.h"
@@ -182,6 +183,7 @@ cqrs_upcaster_insert(const CqrsUpcaster *upcaster)
 	values[UPCASTER_FUNCTION] = ObjectIdGetDatum(upcaster->function);
 	cqrs_rows_insert(CQRS_CAT_UPCASTER, values, nulls);
 	CacheInvalidateRelcacheByRelid(cqrs_registry_relation(CQRS_CAT_UPCASTER));
+	CommandCounterIncrement();
 }
 
 /*
@@ -196,4 +198,5 @@ cqrs_upcaster_delete(const CqrsUpcaster *upcaster)
 	cqrs_rows_key_int4(&scan, UPCASTER_FROM + 1, upcaster->from_version);
 	cqrs_rows_delete(&scan);
 	CacheInvalidateRelcacheByRelid(cqrs_registry_relation(CQRS_CAT_UPCASTER));
+	CommandCounterIncrement();
 }

@@ -444,10 +444,10 @@ typedef struct CqrsCommandCall
 {
 	text	   *id;
 	text	   *command;
-	NameData	actor;			/* who was logged in */
-	NameData	role;			/* as whom it was executed */
+	text	   *actor;			/* who was logged in */
+	text	   *role;			/* as whom it was executed */
 	TimestampTz at;
-	Interval	duration;
+	int64		microseconds;	/* it took */
 	bytea	   *payload_hash;
 	Jsonb	   *result;			/* NULL: null */
 	FullTransactionId token;
