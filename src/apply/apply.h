@@ -112,8 +112,22 @@ extern void cqrs_apply_raise(const CqrsVersion *version, Snapshot snapshot, Erro
 /* A version's table is being truncated by the applier: those who read it cannot be told row by row. */
 extern void cqrs_apply_feed_truncate(Oid table);
 
-/* Is the applier writing right now?  Asked by the trigger that guards version tables. */
-extern bool cqrs_apply_writing(void);
+/* Is the applier writing right now, and may it write to this table?  Asked by the trigger that guards version tables. */
+extern bool cqrs_apply_writing(Oid table);
+
+/* ---- versions that handlers define ---- */
+
+/* Refuse with 55000 a replay from the beginning of an outbox whose beginning has been freed. */
+extern void cqrs_events_check_history(void);
+
+/*
+ * Fill a new version's table at a snapshot, from its seed or by a replay.  Returns the position of the last change seen, 0 if none.  What the seed reads was
+ * locked by cqrs_apply_lock.  Errors of handlers, once events that they fail at are to be found, are dealt with as the projection's on_error says.
+ */
+extern int64 cqrs_events_fill(CqrsVersion *version, Snapshot snapshot, bool wait);
+
+/* Is the error that a version's batch or fill has just ended with one at which it has to halt? */
+extern bool cqrs_events_halts(int32 version);
 
 /* ---- some keys of a version, apart from any window; the caller has brought it to the snapshot, and holds the locks for that ---- */
 

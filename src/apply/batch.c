@@ -31,14 +31,24 @@
 #define AT_ONCE_MS 50			/* how long a worker waits for a lock before it turns to other versions */
 
 static bool writing = false;
+static Oid	writes_only = InvalidOid;	/* InvalidOid: the table of any version */
 
 /*
  * cqrs_apply_writing tells whether a write to a version's table is ours.
  */
 bool
-cqrs_apply_writing(void)
+cqrs_apply_writing(Oid table)
 {
-	return writing;
+	return writing && (writes_only == InvalidOid || writes_only == table);
+}
+
+/*
+ * cqrs_apply_write_only keeps handlers from writing to other versions' tables.
+ */
+void
+cqrs_apply_write_only(Oid table)
+{
+	writes_only = table;
 }
 
 /*
@@ -79,6 +89,12 @@ cqrs_apply_check_caller(const char *command)
 				 errmsg("%s works only in READ COMMITTED", command),
 				 errdetail("This transaction sees the database as it was when it began."),
 				 errhint("Call it in a transaction of its own.")));
+	if (writing)
+		ereport(ERROR,
+				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
+				 errmsg("%s cannot be called by a handler", command),
+				 errdetail("This session is applying changes already."),
+				 errhint("Leave it to the worker; what handlers change is applied after them.")));
 	if (cqrs_outbox_pending())
 		ereport(ERROR,
 				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
@@ -140,7 +156,7 @@ static List *
 readable(void *argument)
 {
 	const CqrsVersion *version = argument;
-	List	   *relations = lappend_oid(trees(version), version->definition);
+	List	   *relations = cqrs_version_is_events(version) ? trees(version) : lappend_oid(trees(version), version->definition);
 	CqrsCheckpoint *checkpoint = cqrs_checkpoint_latest(version->id);
 	List	   *segments;
 	ListCell   *cell;
@@ -162,9 +178,12 @@ cqrs_apply_lock(const CqrsVersion *version, bool wait, List **locked)
 {
 	List	   *writes = list_make1_oid(version->table);
 
-	check_exists(version, version->definition, "the definition");
+	if (!cqrs_version_is_events(version))
+		check_exists(version, version->definition, "the definition");
 	check_exists(version, version->table, "the table");
 	if (!cqrs_outbox_need(wait))
+		return false;
+	if (cqrs_version_is_events(version) && cqrs_events_begins_anew(version) && !cqrs_events_lock_seed(version, wait))
 		return false;
 	if (!wait)
 		return cqrs_locks_try_listed(readable, unconstify(CqrsVersion *, version), AccessShareLock, AT_ONCE_MS, locked) &&
@@ -457,6 +476,8 @@ is_suspended(const CqrsVersion *version)
 void
 cqrs_member_prepare(CqrsMember *member)
 {
+	if (cqrs_version_is_events(member->version))
+		return;
 	member->full = is_detaching(member->version) || /* now, too: what ends the detaching is in the window then */
 		!cqrs_version_in_step(member->version);
 	member->captured = cqrs_version_covered(member->version->id);	/* what a source is captured for may grow meanwhile */
@@ -472,8 +493,14 @@ void
 cqrs_member_apply(CqrsMember *member, const CqrsBatch *batch)
 {
 	CqrsVersion *version = member->version;
-	bool		captured = member->captured && !is_suspended(version);	/* after the snapshot: it may see what was changed since capture was suspended */
+	bool		captured;
 
+	if (cqrs_version_is_events(version))
+	{
+		cqrs_events_apply(member, batch);
+		return;
+	}
+	captured = member->captured && !is_suspended(version);	/* after the snapshot: it may see what was changed since capture was suspended */
 	cqrs_effort_begin();
 	if (!run_window(member, batch, captured))
 		return;

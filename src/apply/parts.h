@@ -180,4 +180,18 @@ typedef struct CqrsMember
 extern void cqrs_member_prepare(CqrsMember *member);
 extern void cqrs_member_apply(CqrsMember *member, const CqrsBatch *batch);
 
+/* Until further notice (InvalidOid), let the applier's statements write to no other version's table than this. */
+extern void cqrs_apply_write_only(Oid table);
+
+/* ---- events.c ---- */
+
+/* cqrs_member_apply of a version that handlers define. */
+extern void cqrs_events_apply(CqrsMember *member, const CqrsBatch *batch);
+
+/* Is its next batch or fill to begin from the seed, as far as can be told now? */
+extern bool cqrs_events_begins_anew(const CqrsVersion *version);
+
+/* Lock what a version's seed reads, before the snapshot.  Without 'wait' false if a lock could not be had at once. */
+extern bool cqrs_events_lock_seed(const CqrsVersion *version, bool wait);
+
 #endif							/* CQRS_APPLY_PARTS_H */

@@ -211,6 +211,20 @@ cqrs_spi_columns(CqrsStatement *statement)
 }
 
 /*
+ * cqrs_spi_queries returns what a statement's text was found to mean.
+ */
+List *
+cqrs_spi_queries(CqrsStatement *statement)
+{
+	List	   *queries = NIL;
+	ListCell   *cell;
+
+	foreach(cell, SPI_plan_get_plan_sources(statement))
+		queries = list_concat(queries, ((CachedPlanSource *) lfirst(cell))->query_list);
+	return queries;
+}
+
+/*
  * cqrs_spi_estimate returns the planner's estimates for a statement; the plan is the one that will be run.
  */
 CqrsEstimate
@@ -271,6 +285,7 @@ cqrs_spi_modify(CqrsStatement *statement, Snapshot snapshot)
 
 	check_result(SPI_execute_snapshot(statement, NULL, NULL, snapshot, InvalidSnapshot, false, true, 0),
 				 "SPI_execute_snapshot", NULL);
+	SPI_freetuptable(SPI_tuptable);
 	MemoryContextSwitchTo(caller);
 	return SPI_processed;
 }
@@ -280,7 +295,7 @@ cqrs_spi_modify(CqrsStatement *statement, Snapshot snapshot)
  *
  * Today an ephemeral named relation, as transition tables are.
  */
-void
+CqrsOffer *
 cqrs_spi_offer(const char *name, TupleDesc desc, Tuplestorestate *rows, double nrows)
 {
 	EphemeralNamedRelation relation = palloc0(sizeof(EphemeralNamedRelationData));
@@ -292,6 +307,17 @@ cqrs_spi_offer(const char *name, TupleDesc desc, Tuplestorestate *rows, double n
 	relation->md.enrtuples = nrows;
 	relation->reldata = rows;
 	check_result(SPI_register_relation(relation), "SPI_register_relation", name);
+	return relation;
+}
+
+/*
+ * cqrs_spi_refill puts other rows in place of those that a relation was offered with.
+ */
+void
+cqrs_spi_refill(CqrsOffer *offer, Tuplestorestate *rows, double nrows)
+{
+	offer->md.enrtuples = nrows;
+	offer->reldata = rows;
 }
 
 /*

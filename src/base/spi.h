@@ -15,6 +15,7 @@
 #include "utils/snapshot.h"
 #include "utils/tuplestore.h"
 
+typedef struct EphemeralNamedRelationData CqrsOffer;	/* a relation on offer */
 typedef struct _SPI_plan CqrsStatement;		/* a prepared statement; kept ones live until cqrs_spi_free */
 
 /* What cqrs_identity_enter changed and cqrs_identity_leave puts back.  On error the (sub)transaction's abort does it. */
@@ -64,6 +65,8 @@ extern void cqrs_spi_free(CqrsStatement *statement);
 
 /* The columns that a statement that returns rows returns, in the current context. */
 extern TupleDesc cqrs_spi_columns(CqrsStatement *statement);
+/* The analyzed queries of a prepared statement's text: List of Query *, theirs. */
+extern List *cqrs_spi_queries(CqrsStatement *statement);
 
 /* What the planner expects of a kept statement without parameters (see base/cost.h).  The relations it names are offered. */
 extern CqrsEstimate cqrs_spi_estimate(CqrsStatement *statement, bool one_row);
@@ -81,7 +84,10 @@ extern uint64 cqrs_spi_modify(CqrsStatement *statement, Snapshot snapshot);
  * The door through which deltas and computed rows reach SQL: offers 'rows' as a relation 'name' to statements of this SPI
  * nesting, until withdrawn.  The caller keeps tuplestore and descriptor alive until then.
  */
-extern void cqrs_spi_offer(const char *name, TupleDesc desc, Tuplestorestate *rows, double nrows);
+extern CqrsOffer *cqrs_spi_offer(const char *name, TupleDesc desc, Tuplestorestate *rows, double nrows);
+
+/* Put other rows, or none for the moment, in place of those of a relation on offer. */
+extern void cqrs_spi_refill(CqrsOffer *offer, Tuplestorestate *rows, double nrows);
 extern void cqrs_spi_withdraw(const char *name);
 
 /*

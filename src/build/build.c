@@ -171,29 +171,33 @@ cqrs_build_index_statement(Oid table, const char *index)
 /*
  * fill fills, indexes and analyzes the table, as the owner.
  *
- * Analyzed before it serves: a table of a million rows that the planner takes for empty is worse than none.
+ * Returns the position of the last change that is in it, where changes filled it.  Analyzed before it serves: a table of a million rows that the planner
+ * takes for empty is worse than none.
  */
-static void
-fill(const CqrsVersion *version, Snapshot snapshot)
+static int64
+fill(CqrsVersion *version, Snapshot snapshot, bool wait)
 {
+	bool		events = cqrs_version_is_events(version);
+	int64		position = events ? cqrs_events_fill(version, snapshot, wait) : 0;
 	CqrsIdentity saved;
-	const CqrsProgram *program;
 	ListCell   *cell;
 
 	(void) cqrs_apply_become_owner(version, &saved);
 	cqrs_spi_connect();
 	PushActiveSnapshot(snapshot);
-	program = cqrs_apply_program(version);
-	fill_table(version, program, snapshot);
+	if (!events)
+		fill_table(version, cqrs_apply_program(version), snapshot);
 	CommandCounterIncrement();
 	CQRS_WAIT_POINT("fill");
-	index_key(program);
+	if (!events)
+		index_key(cqrs_apply_program(version));
 	foreach(cell, version->indexes)
 		cqrs_spi_run(cqrs_build_index_statement(version->table, lfirst(cell)));
 	cqrs_spi_run(psprintf("ANALYZE %s", cqrs_name_relation(version->table)));
 	PopActiveSnapshot();
 	cqrs_spi_finish();
 	cqrs_identity_leave(&saved);
+	return position;
 }
 
 /*
@@ -231,6 +235,7 @@ cqrs_build_fill(int32 id, bool wait)
 	Snapshot	snapshot;
 	List	   *locked;
 	CqrsEffort	effort;
+	int64		position;
 
 	if (version == NULL || cqrs_build_filled(id))
 		return !busy;
@@ -242,9 +247,9 @@ cqrs_build_fill(int32 id, bool wait)
 		return false;
 	cqrs_effort_begin();
 	cqrs_effort_strategy("fill");
-	fill(version, snapshot);
+	position = fill(version, snapshot, wait);
 	effort = cqrs_effort_end(0);
-	cqrs_checkpoint_insert(id, cqrs_window_checkpoint(snapshot), 0, as_of, &effort);
+	cqrs_checkpoint_insert(id, cqrs_window_checkpoint(snapshot), position, as_of, &effort);
 	(void) cqrs_read_settle(id);
 	UnregisterSnapshot(snapshot);
 	if (!cqrs_apply_still_locked(version, locked))

@@ -87,6 +87,29 @@ cqrs_capture(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
+/*
+ * check_unhandled refuses to let go of whole rows that handlers take.
+ */
+static void
+check_unhandled(const CqrsSource *source)
+{
+	ListCell   *cell;
+
+	foreach(cell, cqrs_version_source_list(0))
+	{
+		CqrsVersionSource *reads = lfirst(cell);
+		CqrsVersion *version = reads->source == source->id ? cqrs_version_get(reads->version, true) : NULL;
+
+		if (version != NULL && version->state != CQRS_STATE_RETIRED && cqrs_version_is_events(version))
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_IN_USE),
+					 errmsg("changes of \"%s\" are handled by projection \"%s\"", cqrs_name_shown(source->relation),
+							cqrs_name_shown(cqrs_projection_get(version->projection, false)->view)),
+					 errdetail("Its version %d sees whole rows.", version->number),
+					 errhint("Drop the projection first, or retire the version.")));
+	}
+}
+
 PG_FUNCTION_INFO_V1(cqrs_uncapture);
 
 /*
@@ -94,7 +117,7 @@ PG_FUNCTION_INFO_V1(cqrs_uncapture);
  *
  * Undoes cqrs.capture.  A table that a projection reads goes on being captured for it.
  *
- * Errors: 42501 without ownership or TRIGGER privilege, 42704 if cqrs.capture was not called for it.
+ * Errors: 42501 without ownership or TRIGGER privilege, 42704 if cqrs.capture was not called for it, 55006 if handlers take its changes.
  */
 Datum
 cqrs_uncapture(PG_FUNCTION_ARGS)
@@ -111,6 +134,7 @@ cqrs_uncapture(PG_FUNCTION_ARGS)
 				 errmsg("changes of \"%s\" are not captured by cqrs.capture", cqrs_name_shown(relation)),
 				 source == NULL || !source->attached ? 0 :
 				 errhint("It is captured for projections that read it, as long as they do.")));
+	check_unhandled(source);
 	source->captured = false;
 	cqrs_source_update(source);
 	cqrs_capture_release();

@@ -27,14 +27,16 @@ readers(List *sources)
 	List	   *versions = NIL;
 	ListCell   *cell;
 
-	foreach(cell, cqrs_version_source_list(0))
+	foreach(cell, cqrs_version_list(0))
 	{
-		CqrsVersionSource *reads = lfirst(cell);
+		int32		version = ((CqrsVersion *) lfirst(cell))->id;
+		int			count;
+		int32	   *ids = cqrs_version_source_ids(version, &count);
 
-		if (list_member_int(sources, reads->source))
-			versions = list_append_unique_int(versions, reads->version);
+		for (int i = 0; i < count; i++)
+			if (list_member_int(sources, ids[i]))
+				versions = list_append_unique_int(versions, version);
 	}
-	list_sort(versions, list_int_cmp);
 	return versions;
 }
 

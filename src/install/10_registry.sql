@@ -40,6 +40,45 @@ CREATE TABLE cqrs_internal.version (
 );
 COMMENT ON TABLE cqrs_internal.version IS 'definitions of projections, each with its own table';
 
+CREATE TABLE cqrs_internal.event_definition (
+    version integer NOT NULL,
+    columns text NOT NULL,
+    seed    text,
+    unknown text NOT NULL,
+    CONSTRAINT event_definition_pkey PRIMARY KEY (version)
+);
+COMMENT ON TABLE cqrs_internal.event_definition IS 'versions that handlers define: columns and seed as given, and what to do about events that no handler takes';
+
+CREATE TABLE cqrs_internal.handler (
+    version    integer NOT NULL,
+    number     integer NOT NULL,
+    event_type text,
+    source     integer,
+    "function" regprocedure,
+    statement  text,
+    CONSTRAINT handler_pkey PRIMARY KEY (version, number)
+);
+COMMENT ON TABLE cqrs_internal.handler IS 'what is done about events of a type, or about changes of a captured table: a function, or SQL';
+
+CREATE SEQUENCE cqrs_internal.dead_letter_id AS bigint;
+COMMENT ON SEQUENCE cqrs_internal.dead_letter_id IS 'ids of dead letters, in the order in which their events are to be applied';
+
+CREATE TABLE cqrs_internal.dead_letter (
+    id         bigint NOT NULL,
+    version    integer NOT NULL,
+    aggregates text[] NOT NULL,
+    behind     bigint,
+    event      cqrs.event NOT NULL,
+    error      text,
+    context    text,
+    attempts   integer NOT NULL,
+    parked_at  timestamptz NOT NULL,
+    tried_at   timestamptz,
+    CONSTRAINT dead_letter_pkey PRIMARY KEY (id),
+    CONSTRAINT dead_letter_version_key UNIQUE (version, id)
+);
+COMMENT ON TABLE cqrs_internal.dead_letter IS 'events that a version''s handlers failed at, and later ones of the same aggregates, which wait behind them';
+
 CREATE TABLE cqrs_internal.source (
     id       integer NOT NULL,
     relation regclass NOT NULL,
@@ -217,6 +256,10 @@ COMMENT ON TABLE cqrs_internal.command_replay IS 'when a command that had been e
 SELECT pg_catalog.pg_extension_config_dump('cqrs_internal.registry_id', '');
 SELECT pg_catalog.pg_extension_config_dump('cqrs_internal.projection', '');
 SELECT pg_catalog.pg_extension_config_dump('cqrs_internal.version', '');
+SELECT pg_catalog.pg_extension_config_dump('cqrs_internal.event_definition', '');
+SELECT pg_catalog.pg_extension_config_dump('cqrs_internal.handler', '');
+SELECT pg_catalog.pg_extension_config_dump('cqrs_internal.dead_letter_id', '');
+SELECT pg_catalog.pg_extension_config_dump('cqrs_internal.dead_letter', '');
 SELECT pg_catalog.pg_extension_config_dump('cqrs_internal.source', '');
 SELECT pg_catalog.pg_extension_config_dump('cqrs_internal.version_source', '');
 SELECT pg_catalog.pg_extension_config_dump('cqrs_internal.version_read', '');

@@ -44,7 +44,9 @@ COMMENT ON FUNCTION cqrs.freshness(regclass) IS 'how fresh a projection is, as t
 CREATE VIEW cqrs.projections AS
 SELECT p.view AS projection,
        pg_catalog.pg_get_userbyid(c.relowner) AS owner,
-       'query'::text AS kind,
+       CASE WHEN EXISTS (SELECT FROM cqrs_internal.version v JOIN cqrs_internal.event_definition d ON d.version = v.id
+                         WHERE v.projection = p.id AND v.number = p.last_version)
+            THEN 'event' ELSE 'query' END AS kind,
        (SELECT v.number FROM cqrs_internal.version v
         WHERE v.projection = p.id AND v.state IN ('serving', 'building')
         ORDER BY v.state = 'serving' DESC, v.number DESC LIMIT 1) AS version,

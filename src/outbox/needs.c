@@ -40,7 +40,8 @@ static bool
 trusts_window(const CqrsVersion *version, const CqrsCheckpoint *checkpoint)
 {
 	return version->state != CQRS_STATE_RETIRED && version->status != CQRS_STATUS_STALE &&
-		version->status != CQRS_STATUS_HALTED && checkpoint != NULL && checkpoint->ours && cqrs_version_in_step(version);
+		(version->status != CQRS_STATUS_HALTED || cqrs_version_at_event(version)) && checkpoint != NULL && checkpoint->ours &&
+		cqrs_version_in_step(version);
 }
 
 /*

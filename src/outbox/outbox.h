@@ -129,7 +129,8 @@ typedef struct CqrsChunk
 	int			nsources;
 	int32		changes;		/* how many it holds */
 	TimestampTz captured_at;
-	bool		closed;			/* its segment is, so it waits to be consumed */
+	const CqrsSegment *segment; /* in which it is */
+	bool		closed;			/* that is, so the chunk waits to be consumed */
 	struct varlena *body;		/* as stored, in the scan's hands: read it with cqrs_outbox_read_begin before the next chunk */
 } CqrsChunk;
 
@@ -186,6 +187,9 @@ typedef struct CqrsChangeReader CqrsChangeReader;
 extern CqrsChangeReader *cqrs_outbox_read_begin(const CqrsChunk *chunk);
 extern bool cqrs_outbox_read_next(CqrsChangeReader *reader, CqrsChange *change);
 extern void cqrs_outbox_read_end(CqrsChangeReader *reader);
+
+/* How people call a kind of change. */
+extern const char *cqrs_outbox_kind_name(CqrsChangeKind kind);
 
 /* What a change of the kind event says; valid until the next change is read or CurrentMemoryContext is reset. */
 extern void cqrs_outbox_event(const CqrsChange *change, CqrsEvent *event);

@@ -227,6 +227,7 @@ next_segment(CqrsOutboxScan *scan)
 
 		scan->segments = list_delete_first(scan->segments);
 		scan->heap = try_table_open(segment->relation, AccessShareLock);
+		scan->chunk.segment = segment;
 		scan->chunk.closed = segment->closed_at != 0;
 	}
 	return scan->heap != NULL;

@@ -60,10 +60,10 @@ typedef struct Work
 } Work;
 
 /*
- * kind_name returns how people call a kind of change.
+ * cqrs_outbox_kind_name returns how people call a kind of change.
  */
-static const char *
-kind_name(CqrsChangeKind kind)
+const char *
+cqrs_outbox_kind_name(CqrsChangeKind kind)
 {
 	switch (kind)
 	{
@@ -225,7 +225,7 @@ show_change(Show *show, const CqrsChunk *chunk, const CqrsChange *change)
 	put_value(values, nulls, COL_POSITION, Int64GetDatum(change->position));
 	put_value(values, nulls, COL_XID, FullTransactionIdGetDatum(chunk->xid));
 	put_value(values, nulls, COL_CAPTURED_AT, TimestampTzGetDatum(chunk->captured_at));
-	put_value(values, nulls, COL_KIND, CStringGetTextDatum(kind_name(change->kind)));
+	put_value(values, nulls, COL_KIND, CStringGetTextDatum(cqrs_outbox_kind_name(change->kind)));
 	put_value(values, nulls, COL_COMMAND, Int64GetDatum(change->command));
 	if (OidIsValid(relation))
 		put_value(values, nulls, COL_SOURCE, ObjectIdGetDatum(relation));

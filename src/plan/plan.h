@@ -15,6 +15,7 @@
 #include "nodes/bitmapset.h"
 #include "nodes/parsenodes.h"
 #include "nodes/pg_list.h"
+#include "registry/registry.h"
 
 typedef enum CqrsStrategy
 {
@@ -26,6 +27,10 @@ typedef enum CqrsStrategy
 #define CQRS_DELTA_PREFIX	"cqrs_delta_"
 #define CQRS_AFFECTED		"cqrs_affected"
 #define CQRS_COMPUTED		"cqrs_computed"
+
+/* Names under which handlers see one event, and a run of events of their type. */
+#define CQRS_EVENT		"event"
+#define CQRS_EVENTS		"events"
 
 /* One base table the definition reads. */
 typedef struct CqrsProgramSource
@@ -148,5 +153,36 @@ extern void cqrs_plan_notify(const CqrsProgram *program);
 
 /* What cqrs.explain prints: List of char *, one line each. */
 extern List *cqrs_plan_explain(const CqrsProgram *program);
+
+/* ---- versions that handlers define ---- */
+
+/*
+ * Handlers as create_projection takes them, resolved for the current user: List of CqrsHandler *, and what to do about events that none takes.  Bad ones are
+ * errors: 22023, 42P01 (a table), 42883, 42P13 (a function), 42501, 55000 (a table that is not captured).
+ */
+extern List *cqrs_handlers_parse(Jsonb *handlers, const char **unknown);
+
+/* Refuse with 42501 handlers of what their owner may not read. */
+extern void cqrs_handlers_check_rights(List *handlers, const char *unknown, Oid owner);
+
+/* The CREATE TABLE of columns as given (errors 22023, 0A000, 42601); the INSERT of a seed into a table named in full (42601). */
+extern char *cqrs_handlers_table(const char *schema, const char *name, const char *columns);
+extern char *cqrs_handlers_seed(const char *table, const char *seed);
+
+/* Has the server look at handlers, under the owner's identity and the version's settings: errors are its own, and name the handler. */
+extern void cqrs_handlers_check(List *handlers);
+
+struct _SPI_plan;
+
+/* A handler's SQL, and whether it, prepared with CQRS_EVENT and CQRS_EVENTS on offer, takes runs. */
+extern char *cqrs_handlers_text(const CqrsHandler *handler);
+struct _SPI_plan;
+extern bool cqrs_handlers_take_runs(struct _SPI_plan *statement);
+
+/* What cqrs.explain prints of such a version. */
+extern List *cqrs_handlers_explain(int32 version);
+
+/* The columns of the two relations. */
+extern TupleDesc cqrs_handlers_row(void);
 
 #endif							/* CQRS_PLAN_H */

@@ -78,10 +78,10 @@ change_filter(CqrsProjection *projection, char *filter)
 }
 
 /*
- * read_on_error returns what is to become of events that fail.
+ * cqrs_projection_on_error returns what is to become of events that fail.
  */
-static char *
-read_on_error(const text *argument)
+char *
+cqrs_projection_on_error(const text *argument)
 {
 	char	   *on_error = text_to_cstring(argument);
 
@@ -113,7 +113,7 @@ cqrs_alter_projection(PG_FUNCTION_ARGS)
 	if (!PG_ARGISNULL(1))
 		projection->max_lag = cqrs_arguments_positive(PG_GETARG_INTERVAL_P(1), "max_lag");
 	if (!PG_ARGISNULL(2))
-		projection->on_error = read_on_error(PG_GETARG_TEXT_PP(2));
+		projection->on_error = cqrs_projection_on_error(PG_GETARG_TEXT_PP(2));
 	if (!PG_ARGISNULL(3))
 		change_filter(projection, cqrs_projection_filter(PG_GETARG_TEXT_PP(3)));
 	if (!PG_ARGISNULL(4))
@@ -147,18 +147,20 @@ cqrs_pause(PG_FUNCTION_ARGS)
 /*
  * restart_version has a version that failed or halted tried again at once.
  *
- * One that had halted evaluates all anew: nobody looked after its sources meanwhile.
+ * One that had halted evaluates all anew: nobody looked after its sources meanwhile.  But one that had halted at an event goes on with that.
  */
 static void
 restart_version(int32 id)
 {
 	CqrsVersion *version;
+	bool		goes_on;
 
 	(void) cqrs_version_lock(id, false);
 	version = cqrs_version_get(id, true);
 	if (version == NULL || (version->status != CQRS_STATUS_HALTED && !cqrs_version_fails(version)))
 		return;
-	version->status = version->status == CQRS_STATUS_FAILING ? CQRS_STATUS_RUNNING : CQRS_STATUS_STALE;
+	goes_on = version->status == CQRS_STATUS_FAILING || cqrs_version_at_event(version);
+	version->status = goes_on ? CQRS_STATUS_RUNNING : CQRS_STATUS_STALE;
 	version->error = NULL;
 	version->retry_at = 0;
 	version->attempts = 0;

@@ -66,25 +66,54 @@ cqrs_projection_refuse_argument(const char *argument)
 }
 
 /*
+ * check_definition refuses a projection that is defined by neither a query nor handlers, by both, or by half of one.
+ */
+static void
+check_definition(const CqrsRequest *request)
+{
+	bool		handled = request->columns != NULL || request->handlers != NULL || request->seed != NULL;
+
+	if (request->query == NULL && !handled)
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("a projection needs a query, or columns and handlers"),
+				 errhint("Give the SELECT whose rows it is to hold; or its columns, and what events do to them.")));
+	if (request->query != NULL && handled)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("a projection is defined by a query or by handlers, not by both"),
+				 errhint("Leave out columns, handlers and seed, or the query.")));
+	if (request->query != NULL)
+		return;
+	if (request->columns == NULL || request->handlers == NULL)
+		cqrs_arguments_refuse_null(request->columns == NULL ? "columns" : "handlers");
+	if (request->key_given)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("argument \"key\" is for queries"),
+				 errhint("Declare a PRIMARY KEY among the columns.")));
+}
+
+/*
  * read_request reads what the first version is to be.
  */
 static void
 read_request(FunctionCallInfo fcinfo, CqrsRequest *request)
 {
-	if (PG_ARGISNULL(ARG_QUERY))
-		cqrs_arguments_refuse_null("query");
-	request->query = text_to_cstring(PG_GETARG_TEXT_PP(ARG_QUERY));
+	if (!PG_ARGISNULL(ARG_QUERY))
+		request->query = text_to_cstring(PG_GETARG_TEXT_PP(ARG_QUERY));
 	request->key_given = !PG_ARGISNULL(ARG_KEY);
 	if (request->key_given)
 		request->key = cqrs_arguments_names(PG_GETARG_ARRAYTYPE_P(ARG_KEY), "key");
 	if (!PG_ARGISNULL(ARG_COLUMNS))
-		cqrs_projection_refuse_argument("columns");
+		request->columns = text_to_cstring(PG_GETARG_TEXT_PP(ARG_COLUMNS));
 	if (!PG_ARGISNULL(ARG_HANDLERS))
-		cqrs_projection_refuse_argument("handlers");
+		request->handlers = cqrs_arguments_object(fcinfo, ARG_HANDLERS, "handlers");
 	if (!PG_ARGISNULL(ARG_SEED))
-		cqrs_projection_refuse_argument("seed");
+		request->seed = text_to_cstring(PG_GETARG_TEXT_PP(ARG_SEED));
 	if (!PG_ARGISNULL(ARG_INDEXES))
 		request->indexes = cqrs_arguments_texts(PG_GETARG_ARRAYTYPE_P(ARG_INDEXES), "indexes");
+	check_definition(request);
 }
 
 /*
@@ -97,9 +126,7 @@ read_projection(FunctionCallInfo fcinfo, CqrsProjection *projection)
 		projection->row_filter = cqrs_projection_filter(PG_GETARG_TEXT_PP(ARG_ROW_FILTER));
 	if (!PG_ARGISNULL(ARG_MAX_LAG))
 		projection->max_lag = cqrs_arguments_positive(PG_GETARG_INTERVAL_P(ARG_MAX_LAG), "max_lag");
-	projection->on_error = PG_ARGISNULL(ARG_ON_ERROR) ? "park" : text_to_cstring(PG_GETARG_TEXT_PP(ARG_ON_ERROR));
-	if (strcmp(projection->on_error, "park") != 0)
-		cqrs_projection_refuse_argument("on_error");
+	projection->on_error = PG_ARGISNULL(ARG_ON_ERROR) ? "park" : cqrs_projection_on_error(PG_GETARG_TEXT_PP(ARG_ON_ERROR));
 	if (!PG_ARGISNULL(ARG_DESCRIPTION))
 		projection->description = text_to_cstring(PG_GETARG_TEXT_PP(ARG_DESCRIPTION));
 }
@@ -109,12 +136,14 @@ read_projection(FunctionCallInfo fcinfo, CqrsProjection *projection)
  *						  seed text DEFAULT NULL, indexes text[] DEFAULT '{}', row_filter text DEFAULT NULL, max_lag interval DEFAULT NULL,
  *						  on_error text DEFAULT 'park', description text DEFAULT NULL) RETURNS integer
  *
- * Creates the serving view 'name' over 'query' and registers its first version, which a worker, or cqrs.drain, fills and serves.
- * 'key' are the columns that tell rows apart ('{}' for one row; inferred where it can be), 'indexes' what follows CREATE INDEX ON
- * table, 'row_filter' a condition on what readers see, 'max_lag' the freshness objective.  Returns the version, 1.
+ * Creates the serving view 'name' over 'query', or over a table of 'columns' that 'handlers' keep, and registers its first version, which a worker, or
+ * cqrs.drain, fills and serves.  'key' are the columns that tell rows of a query apart ('{}' for one row; inferred where it can be), 'seed' a SELECT that
+ * fills a new version of handlers, 'on_error' what is done with events that they fail at, 'indexes' what follows CREATE INDEX ON table,
+ * 'row_filter' a condition on what readers see, 'max_lag' the freshness objective.  Returns the version, 1.
  *
  * Errors: 42P07 name taken, 42501 a missing right, 42703 unknown key column, 42P10 no key can be inferred, 0A000 and 42P17 what section "what is
- * refused" of the README lists, 22023 a bad argument, and the server's own for a query that does not parse.
+ * refused" of the README lists, 22023 a bad argument, 55000 a table that is not captured, or history that is gone, and the server's own for a query or
+ * handler that does not parse.
  */
 Datum
 cqrs_create_projection(PG_FUNCTION_ARGS)

@@ -68,7 +68,10 @@ cqrs_explain(PG_FUNCTION_ARGS)
 	if (version == NULL)
 		return (Datum) 0;
 	(void) cqrs_apply_become_owner(version, &saved);
-	lines = cqrs_plan_explain(cqrs_apply_program(version));
+	if (cqrs_version_is_events(version))
+		lines = cqrs_handlers_explain(version->id);
+	else
+		lines = cqrs_plan_explain(cqrs_apply_program(version));
 	cqrs_identity_leave(&saved);
 	lines = list_concat(lines, window_lines(version));
 	foreach(cell, lines)

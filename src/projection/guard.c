@@ -82,7 +82,7 @@ cqrs_guard_table(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("function \"guard_table\" was not called by trigger manager")));
-	if (!cqrs_apply_writing())
+	if (!cqrs_apply_writing(RelationGetRelid(trigger->tg_relation)))
 		ereport(ERROR,
 				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
 				 errmsg("read model \"%s\" is derived; write to its sources",

@@ -9,7 +9,10 @@
  */
 #include "postgres.h"
 
+#include "access/genam.h"
+#include "access/relation.h"
 #include "access/xact.h"
+#include "apply/apply.h"
 #include "base/attempt.h"
 #include "base/clock.h"
 #include "base/names.h"
@@ -30,6 +33,8 @@
 #include "utils/acl.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
+#include "utils/rel.h"
+#include "utils/relcache.h"
 
 /* What a query's answer may depend on besides data: recorded, and in force whenever the query runs. */
 static const char *const recorded_settings[] = {
@@ -73,20 +78,23 @@ current_search_path(void)
 }
 
 /*
- * record_settings returns the settings a version runs under, as names and values in turn.
+ * record_settings returns the settings a version runs under, as names and values in turn; 'schema', if given, comes first in search_path.
  */
 static List *
-record_settings(void)
+record_settings(const char *schema)
 {
 	List	   *settings = NIL;
+	char	   *path = current_search_path();
 
 	for (int i = 0; i < (int) lengthof(recorded_settings); i++)
 	{
 		settings = lappend(settings, makeString(pstrdup(recorded_settings[i])));
 		settings = lappend(settings, makeString(pstrdup(GetConfigOption(recorded_settings[i], false, false))));
 	}
+	if (schema != NULL)
+		path = psprintf("%s, %s", cqrs_name_identifier(schema), path);
 	settings = lappend(settings, makeString("search_path"));
-	return lappend(settings, makeString(current_search_path()));
+	return lappend(settings, makeString(path));
 }
 
 /*
@@ -118,24 +126,22 @@ check_select(Oid definition)
 }
 
 /*
- * create_table makes the version's table, with the definition's columns, and has the guard refuse writes to it.
+ * create_table makes a version's table by a statement, and has the guard refuse writes to it.
  */
 static Oid
-create_table(const char *schema, const char *name, Oid definition)
+create_table(const char *schema, const char *name, const char *statement)
 {
 	char	   *table = cqrs_name_qualified(schema, name);
 	CqrsIdentity saved;
-	Oid			relid;
 
 	cqrs_spi_connect();
-	cqrs_spi_run(psprintf("CREATE TABLE %s AS TABLE %s WITH NO DATA", table, cqrs_name_relation(definition)));
+	cqrs_spi_run(statement);
 	cqrs_identity_enter_system(&saved);
 	cqrs_spi_run(psprintf("CREATE TRIGGER cqrs_guard BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON %s "
 						  "FOR EACH STATEMENT EXECUTE FUNCTION cqrs_internal.guard_table()", table));
 	cqrs_identity_leave(&saved);
 	cqrs_spi_finish();
-	relid = get_relname_relid(name, get_namespace_oid(schema, false));
-	return relid;
+	return get_relname_relid(name, get_namespace_oid(schema, false));
 }
 
 /*
@@ -277,15 +283,128 @@ register_sources(const CqrsVersion *version)
 }
 
 /*
+ * register_captured records which captured tables a version's handlers take changes of.  They are captured whole, whatever is asked of them.
+ */
+static void
+register_captured(const CqrsVersion *version)
+{
+	ListCell   *cell;
+
+	foreach(cell, cqrs_handler_list(version->id))
+	{
+		CqrsVersionSource row = {.version = version->id,.source = ((CqrsHandler *) lfirst(cell))->source};
+
+		if (row.source != 0)
+			cqrs_version_source_insert(&row);
+	}
+}
+
+/*
+ * primary_key finds the columns of a table's primary key; none if it has none.  Then the whole row identifies it to publications.
+ */
+static AttrNumber *
+primary_key(Oid table, int *nkeys)
+{
+	Relation	relation = relation_open(table, AccessShareLock);
+	Oid			index = RelationGetPrimaryKeyIndex(relation);
+	AttrNumber *key = palloc(sizeof(AttrNumber) * INDEX_MAX_KEYS);
+
+	*nkeys = 0;
+	if (OidIsValid(index))
+	{
+		Relation	opened = index_open(index, AccessShareLock);
+
+		for (; *nkeys < IndexRelationGetNumberOfKeyAttributes(opened); (*nkeys)++)
+			key[*nkeys] = opened->rd_index->indkey.values[*nkeys];
+		index_close(opened, NoLock);
+	}
+	relation_close(relation, NoLock);
+	return key;
+}
+
+/*
+ * identify_rows has the whole row of a table without a primary key identify it to publications.
+ */
+static void
+identify_rows(Oid table)
+{
+	cqrs_spi_connect();
+	cqrs_spi_run(psprintf("ALTER TABLE %s REPLICA IDENTITY FULL", cqrs_name_relation(table)));
+	cqrs_spi_finish();
+}
+
+/*
+ * check_seed has the server look at a seed as it would when it is run.
+ */
+static void
+check_seed(Oid table, const char *seed)
+{
+	cqrs_spi_connect();
+	cqrs_spi_free(cqrs_spi_prepare(cqrs_handlers_seed(cqrs_name_relation(table), seed), 0, NULL, false));
+	cqrs_spi_finish();
+}
+
+/*
+ * define_by_handlers makes a version's table of columns as given, and records its handlers once the server has looked at them.
+ */
+static void
+define_by_handlers(CqrsVersion *version, const CqrsRequest *request, const char *schema)
+{
+	CqrsEventDefinition definition = {.version = version->id,.columns = request->columns,.seed = request->seed};
+	const char *unknown;
+	List	   *handlers = cqrs_handlers_parse(request->handlers, &unknown);
+	CqrsIdentity saved;
+	ListCell   *cell;
+
+	cqrs_handlers_check_rights(handlers, unknown, GetUserId());
+	if (request->seed == NULL)
+		cqrs_events_check_history();
+	version->table = create_table(schema, request->name, cqrs_handlers_table(schema, request->name, request->columns));
+	version->key = primary_key(version->table, &version->nkeys);
+	if (version->nkeys == 0)
+		identify_rows(version->table);
+	version->settings = record_settings(schema);
+	cqrs_identity_enter(&saved, GetUserId(), version->settings);
+	cqrs_handlers_check(handlers);
+	if (request->seed != NULL)
+		check_seed(version->table, request->seed);
+	cqrs_identity_leave(&saved);
+	definition.unknown = pstrdup(unknown);
+	cqrs_event_definition_insert(&definition);
+	foreach(cell, handlers)
+	{
+		((CqrsHandler *) lfirst(cell))->version = version->id;
+		cqrs_handler_insert(lfirst(cell));
+	}
+}
+
+/*
+ * define_by_query makes a version's definition, and a table with its columns.
+ */
+static void
+define_by_query(CqrsVersion *version, const CqrsRequest *request, const char *schema)
+{
+	RawStmt    *raw = cqrs_plan_parse(request->query);
+	const char *definition = strcmp(request->name, "definition") == 0 ? "query" : "definition";
+
+	version->definition = define_view(schema, definition, raw, request->query);
+	cqrs_plan_check(version->definition, request->query, GetUserId(), true);
+	version->key = cqrs_plan_key(version->definition, request->key_given, request->key, &version->nkeys);
+	check_select(version->definition);
+	version->table = create_table(schema, request->name,
+								  psprintf("CREATE TABLE %s AS TABLE %s WITH NO DATA", cqrs_name_qualified(schema, request->name),
+										   cqrs_name_relation(version->definition)));
+	version->settings = record_settings(NULL);
+}
+
+/*
  * cqrs_make_version makes a version's schema, definition and table; its row is the caller's to have written.
  */
 CqrsVersion *
 cqrs_make_version(const CqrsRequest *request, int32 projection, int32 number)
 {
 	CqrsVersion *version = palloc0(sizeof(CqrsVersion));
-	RawStmt    *raw = cqrs_plan_parse(request->query);
 	char	   *schema = schema_name(request->name, projection, number);
-	const char *definition = strcmp(request->name, "definition") == 0 ? "query" : "definition";
 
 	version->id = cqrs_registry_next_id();
 	version->projection = projection;
@@ -294,14 +413,12 @@ cqrs_make_version(const CqrsRequest *request, int32 projection, int32 number)
 	version->status = CQRS_STATUS_RUNNING;
 	version->schema = NamespaceCreate(schema, GetUserId(), false);
 	CommandCounterIncrement();
-	version->definition = define_view(schema, definition, raw, request->query);
-	cqrs_plan_check(version->definition, request->query, GetUserId(), true);
-	version->key = cqrs_plan_key(version->definition, request->key_given, request->key, &version->nkeys);
-	check_select(version->definition);
-	version->table = create_table(schema, request->name, version->definition);
+	if (request->query != NULL)
+		define_by_query(version, request, schema);
+	else
+		define_by_handlers(version, request, schema);
 	check_indexes(version->table, request->indexes);
 	version->indexes = request->indexes;
-	version->settings = record_settings();
 	version->created_at = cqrs_clock_now();
 	return version;
 }
@@ -313,6 +430,9 @@ void
 cqrs_make_known(CqrsVersion *version, Oid view)
 {
 	cqrs_version_insert(version);
-	register_sources(version);
+	if (cqrs_version_is_events(version))
+		register_captured(version);
+	else
+		register_sources(version);
 	cqrs_history_insert(version->projection, view, version->number, "created", NULL, cqrs_state_name(version->state), NULL);
 }

@@ -55,6 +55,9 @@ extern void cqrs_drain_version(const CqrsProjection *projection, const CqrsVersi
 /* Raise why a version cannot be brought up to a snapshot now, if that is known already. */
 extern void cqrs_drain_check(const CqrsProjection *projection, const CqrsVersion *version);
 
+/* What to do where a handler fails: park or halt; 22023 for anything else. */
+extern char *cqrs_projection_on_error(const text *argument);
+
 /* A row filter as given; NULL for an empty one, which is none. */
 extern char *cqrs_projection_filter(const text *argument);
 

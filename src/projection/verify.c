@@ -48,6 +48,21 @@ version_argument(const CqrsProjection *projection, bool given, int32 number)
 }
 
 /*
+ * check_has_query refuses to compare a version with a query that it does not have.
+ */
+static void
+check_has_query(const CqrsProjection *projection, const CqrsVersion *version)
+{
+	if (cqrs_version_is_events(version))
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("version %d of projection \"%s\" is defined by handlers, not by a query", version->number,
+						cqrs_name_shown(projection->view)),
+				 errdetail("What it should hold is known only to its handlers."),
+				 errhint("Make a version anew with cqrs.rebuild, and hold it against this one with cqrs.compare.")));
+}
+
+/*
  * share_argument returns which share of the keys is to be verified.
  */
 static double
@@ -73,7 +88,8 @@ share_argument(FunctionCallInfo fcinfo, int number)
  * Compares a version's table with its query at one snapshot, up to which it first applies all changes: no row means that they are equal.  With a 'sample'
  * below 1 about that share of the keys, picked at random.  'difference' is missing (in the query only), extra (in the table only) or different.
  *
- * Errors: as cqrs.drain; 22004 and 22023 for a sample that is none; 42704 no such version; 55000 a version that has not been filled.
+ * Errors: as cqrs.drain; 22004 and 22023 for a sample that is none; 42704 no such version; 55000 a version that has not been filled;
+ * 0A000 one that handlers define.
  */
 Datum
 cqrs_verify(PG_FUNCTION_ARGS)
@@ -92,6 +108,7 @@ cqrs_verify(PG_FUNCTION_ARGS)
 	projection = cqrs_projection_argument(PG_GETARG_OID(0));
 	cqrs_projection_check_owner(projection);
 	version = version_argument(projection, !PG_ARGISNULL(2), PG_ARGISNULL(2) ? 0 : PG_GETARG_INT32(2));
+	check_has_query(projection, version);
 	InitMaterializedSRF(fcinfo, 0);
 	cqrs_drain_version(projection, version, &batch);
 	rows.desc = result->setDesc;
@@ -127,6 +144,7 @@ repair_version(const CqrsProjection *projection, const CqrsVersion *version, con
 	CqrsVerify	verify = {.share = 1, .sink = note_key, .argument = keys};
 	CqrsVerify	mended = {.share = 1};
 
+	check_has_query(projection, version);
 	cqrs_drain_version(projection, version, &batch);
 	cqrs_verify_version(version, &verify, batch.snapshot);
 	if (verify.drifted > 0)
@@ -156,7 +174,7 @@ reason_argument(FunctionCallInfo fcinfo, int number)
  * Finds, at one snapshot, the keys for which the projection's tables differ from its queries, and computes those again; in all its versions that are
  * maintained.  Returns how many there were.
  *
- * Errors: as cqrs.drain; 22004 and 22023 without a reason.
+ * Errors: as cqrs.drain; 22004 and 22023 without a reason; 0A000 for versions that handlers define.
  */
 Datum
 cqrs_repair(PG_FUNCTION_ARGS)

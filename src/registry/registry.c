@@ -51,6 +51,9 @@ static const char *const catalog_names[CQRS_CAT_COUNT] = {
 	[CQRS_CAT_COMMAND] = "command",
 	[CQRS_CAT_COMMAND_CALL] = "command_call",
 	[CQRS_CAT_COMMAND_REPLAY] = "command_replay",
+	[CQRS_CAT_EVENT_DEFINITION] = "event_definition",
+	[CQRS_CAT_HANDLER] = "handler",
+	[CQRS_CAT_DEAD_LETTER] = "dead_letter",
 };
 
 /*

@@ -42,6 +42,9 @@ typedef enum CqrsCatalog
 	CQRS_CAT_COMMAND,
 	CQRS_CAT_COMMAND_CALL,
 	CQRS_CAT_COMMAND_REPLAY,
+	CQRS_CAT_EVENT_DEFINITION,
+	CQRS_CAT_HANDLER,
+	CQRS_CAT_DEAD_LETTER,
 	CQRS_CAT_COUNT
 } CqrsCatalog;
 
@@ -86,7 +89,7 @@ typedef struct CqrsVersion
 	int32		attempts;		/* failures in a row */
 	Oid			schema;
 	Oid			table;
-	Oid			definition;		/* the definition view */
+	Oid			definition;		/* the definition view; InvalidOid: handlers define it (cqrs_version_is_events) */
 	int			nkeys;
 	AttrNumber *key;			/* attribute numbers in table and definition */
 	List	   *indexes;		/* List of char *, as given by the user */
@@ -116,6 +119,7 @@ typedef struct CqrsCheckpoint
 	TimestampTz as_of;			/* when its snapshot was taken */
 	bool		ours;			/* false: written in another cluster or database, or lies in the future: the version is stale */
 	CqrsEffort	effort;
+	Datum		origin[3];		/* as in its row: where it was written */
 } CqrsCheckpoint;
 
 typedef struct CqrsSource
@@ -127,6 +131,41 @@ typedef struct CqrsSource
 	Bitmapset  *watched;		/* in force: attribute numbers of the columns whose change is captured */
 	Bitmapset  *imaged;			/* and of those that images hold; each is watched, too */
 } CqrsSource;
+
+/* What defines a version beside its handlers. */
+typedef struct CqrsEventDefinition
+{
+	int32		version;
+	char	   *columns;		/* as given */
+	char	   *seed;			/* or NULL */
+	char	   *unknown;		/* what to do about events that no handler takes: ignore, warn or halt */
+} CqrsEventDefinition;
+
+/* What is done about events of a type, or about changes of a captured table. */
+typedef struct CqrsHandler
+{
+	int32		version;
+	int32		number;			/* from 0 */
+	char	   *event_type;		/* or NULL */
+	int32		source;			/* or 0 */
+	Oid			function;		/* or InvalidOid */
+	char	   *statement;		/* or NULL */
+} CqrsHandler;
+
+/* An event that has not been applied, because it failed or waits behind one that did.  Ids tell the order in which they are to be applied. */
+typedef struct CqrsDeadLetter
+{
+	int64		id;
+	int32		version;
+	List	   *aggregates;		/* of char *: keys of what it concerns, as of apply/ */
+	int64		behind;			/* the letter that it waits for; 0: it failed itself */
+	Datum		event;			/* of type cqrs.event */
+	char	   *error;			/* or NULL */
+	char	   *context;		/* of the error, or NULL */
+	int32		attempts;
+	TimestampTz parked_at;
+	TimestampTz tried_at;		/* 0: never */
+} CqrsDeadLetter;
 
 typedef struct CqrsVersionSource
 {
@@ -186,6 +225,9 @@ extern bool cqrs_registry_exists(void);
 /* OID of one of our tables; an error if the extension is not created. */
 extern Oid	cqrs_registry_relation(CqrsCatalog catalog);
 
+/* Does an origin, as rows of checkpoints and segments hold it, name this cluster and database? */
+extern bool cqrs_registry_is_ours(const Datum *origin);
+
 /* OID of the function that capture's triggers call. */
 extern Oid	cqrs_registry_capture_function(void);
 
@@ -235,7 +277,7 @@ extern void cqrs_version_insert(CqrsVersion *version);
 extern void cqrs_version_update(CqrsVersion *version);
 extern void cqrs_version_delete(int32 id);	/* with its sources and checkpoints */
 
-/* Make a version that runs or fails stale, recorded with a reason; a halted one stays so. */
+/* Make a version that runs or fails stale, recorded with a reason; a halted one stays so, unless it has halted at an event. */
 extern void cqrs_version_distrust(CqrsVersion *version, const char *reason);
 
 /* Did its last step fail, so that it waits for the next try?  Also true of a stale one whose full evaluation failed. */
@@ -256,6 +298,29 @@ typedef struct CqrsVerification
 extern CqrsVerification *cqrs_verification_get(int32 version);	/* NULL if it never was */
 extern void cqrs_verification_set(const CqrsVerification *verification);	/* the caller holds the version's lock */
 extern void cqrs_verification_delete(int32 version);
+/* ---- versions that handlers define ---- */
+extern bool cqrs_version_is_events(const CqrsVersion *version);
+
+/* Has a version that handlers define halted at an event?  Then it has lost nothing, goes on where it stopped, and holds what it has not applied. */
+extern bool cqrs_version_at_event(const CqrsVersion *version);
+extern CqrsEventDefinition *cqrs_event_definition_get(int32 version);
+extern void cqrs_event_definition_insert(const CqrsEventDefinition *definition);
+extern List *cqrs_handler_list(int32 version);	/* by number */
+extern void cqrs_handler_insert(const CqrsHandler *handler);
+
+/* The handlers as create_projection takes them, under the names that things have now. */
+extern Jsonb *cqrs_handlers_jsonb(int32 version);
+
+/* The type cqrs.event. */
+extern Oid	cqrs_registry_event_type(void);
+
+/* ---- dead letters; whoever writes holds the version's lock ---- */
+extern List *cqrs_dead_letter_list(int32 version, bool whole);	/* by id; without 'whole' ids, aggregates and what they wait behind only */
+extern CqrsDeadLetter *cqrs_dead_letter_get(int64 id);	/* NULL if none */
+extern void cqrs_dead_letter_insert(CqrsDeadLetter *letter);	/* sets its id */
+extern void cqrs_dead_letter_update(const CqrsDeadLetter *letter);
+extern void cqrs_dead_letter_delete(int64 id);
+extern int	cqrs_dead_letter_delete_all(int32 version);
 
 /* ---- checkpoints: inserted, never updated, newest first ---- */
 extern CqrsCheckpoint *cqrs_checkpoint_latest(int32 version);	/* NULL before the fill */

@@ -46,11 +46,20 @@ extern char *cqrs_rows_string(const Datum *values, const bool *nulls, int index)
 extern Datum cqrs_rows_int2_array(const int16 *values, int count);
 extern int16 *cqrs_rows_int2s(Datum array, int *count);
 
+extern Datum cqrs_rows_text_array(List *strings);	/* of char * */
+extern List *cqrs_rows_texts(Datum array);
+
 /* Sets of attribute numbers. */
 extern Datum cqrs_rows_columns_array(const Bitmapset *columns);
 extern Bitmapset *cqrs_rows_columns(Datum array);
 
 /* Three columns, passed by value: system identifier, database, OID of a table of ours; see cqrs_registry_is_ours. */
 extern void cqrs_registry_put_origin(Datum *values);
+
+/* ---- handlers.c, for versions.c ---- */
+
+/* Delete all that defines a version by handlers, and its dead letters; do its handlers take events of a type? */
+extern void cqrs_handlers_delete(int32 version);
+extern bool cqrs_handlers_take_events(int32 version);
 
 #endif							/* CQRS_REGISTRY_ROWS_H */

@@ -11,7 +11,6 @@
 #include "nodes/value.h"
 #include "registry/registry.h"
 #include "registry/rows.h"
-#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
@@ -65,38 +64,31 @@ cqrs_status_name(CqrsStatus status)
 }
 
 /*
- * strings_of copies a text[] out; as String nodes where 'nodes', else as char *.
+ * nodes_of makes String nodes of strings.
  */
 static List *
-strings_of(Datum array, bool nodes)
+nodes_of(List *strings)
 {
-	Datum	   *elements;
-	int			count;
-	List	   *result = NIL;
-
-	deconstruct_array(DatumGetArrayTypeP(array), TEXTOID, -1, false, TYPALIGN_INT, &elements, NULL, &count);
-	for (int i = 0; i < count; i++)
-	{
-		char	   *element = TextDatumGetCString(elements[i]);
-
-		result = lappend(result, nodes ? (void *) makeString(element) : (void *) element);
-	}
-	return result;
-}
-
-/*
- * array_of makes a text[] of what strings_of reads.
- */
-static Datum
-array_of(List *strings, bool nodes)
-{
-	Datum	   *elements = palloc(sizeof(Datum) * (list_length(strings) + 1));
-	int			count = 0;
+	List	   *nodes = NIL;
 	ListCell   *cell;
 
 	foreach(cell, strings)
-		elements[count++] = CStringGetTextDatum(nodes ? strVal(lfirst(cell)) : (char *) lfirst(cell));
-	return PointerGetDatum(construct_array(elements, count, TEXTOID, -1, false, TYPALIGN_INT));
+		nodes = lappend(nodes, makeString(lfirst(cell)));
+	return nodes;
+}
+
+/*
+ * strings_in returns the strings of String nodes.
+ */
+static List *
+strings_in(List *nodes)
+{
+	List	   *strings = NIL;
+	ListCell   *cell;
+
+	foreach(cell, nodes)
+		strings = lappend(strings, strVal(lfirst(cell)));
+	return strings;
 }
 
 /*
@@ -119,8 +111,8 @@ read_version(const Datum *values, const bool *nulls)
 	version->table = DatumGetObjectId(values[COL_TABLE]);
 	version->definition = DatumGetObjectId(values[COL_DEFINITION]);
 	version->key = cqrs_rows_int2s(values[COL_KEY], &version->nkeys);
-	version->indexes = strings_of(values[COL_INDEXES], false);
-	version->settings = strings_of(values[COL_SETTINGS], true);
+	version->indexes = cqrs_rows_texts(values[COL_INDEXES]);
+	version->settings = nodes_of(cqrs_rows_texts(values[COL_SETTINGS]));
 	version->created_at = DatumGetTimestampTz(values[COL_CREATED_AT]);
 	version->state_since = DatumGetTimestampTz(values[COL_STATE_SINCE]);
 	version->status_since = DatumGetTimestampTz(values[COL_STATUS_SINCE]);
@@ -147,8 +139,8 @@ form_version(const CqrsVersion *version, Datum *values, bool *nulls)
 	values[COL_TABLE] = ObjectIdGetDatum(version->table);
 	values[COL_DEFINITION] = ObjectIdGetDatum(version->definition);
 	values[COL_KEY] = cqrs_rows_int2_array(version->key, version->nkeys);
-	values[COL_INDEXES] = array_of(version->indexes, false);
-	values[COL_SETTINGS] = array_of(version->settings, true);
+	values[COL_INDEXES] = cqrs_rows_text_array(version->indexes);
+	values[COL_SETTINGS] = cqrs_rows_text_array(strings_in(version->settings));
 	values[COL_CREATED_AT] = TimestampTzGetDatum(version->created_at);
 	values[COL_STATE_SINCE] = TimestampTzGetDatum(version->state_since);
 	values[COL_STATUS_SINCE] = TimestampTzGetDatum(version->status_since);
@@ -274,6 +266,7 @@ cqrs_version_delete(int32 id)
 	cqrs_version_source_delete(id);
 	cqrs_read_delete(id);
 	cqrs_verification_delete(id);
+	cqrs_handlers_delete(id);
 	(void) cqrs_rows_delete(&checkpoints);
 	(void) cqrs_rows_delete(&version);
 }
@@ -295,7 +288,8 @@ cqrs_version_distrust(CqrsVersion *version, const char *reason)
 {
 	CqrsStatus	before = version->status;
 
-	if (version->state == CQRS_STATE_RETIRED || (before != CQRS_STATUS_RUNNING && before != CQRS_STATUS_FAILING))
+	if (version->state == CQRS_STATE_RETIRED ||
+		(before != CQRS_STATUS_RUNNING && before != CQRS_STATUS_FAILING && !cqrs_version_at_event(version)))
 		return;
 	cqrs_history_insert(version->projection, cqrs_projection_get(version->projection, false)->view, version->number,
 						status_names[CQRS_STATUS_STALE], status_names[before], status_names[CQRS_STATUS_STALE], reason);
@@ -359,7 +353,7 @@ cqrs_version_source_list(int32 version)
 }
 
 /*
- * add_source_ids adds the ids of the sources that a version reads, itself or through projections.
+ * add_source_ids adds the ids of the sources that a version reads, itself or through projections; that of events, 0, where handlers take events.
  */
 static List *
 add_source_ids(List *ids, const CqrsVersion *version)
@@ -369,6 +363,8 @@ add_source_ids(List *ids, const CqrsVersion *version)
 	check_stack_depth();
 	foreach(cell, cqrs_version_source_list(version->id))
 		ids = list_append_unique_int(ids, ((CqrsVersionSource *) lfirst(cell))->source);
+	if (cqrs_handlers_take_events(version->id))
+		ids = list_append_unique_int(ids, 0);
 	foreach(cell, cqrs_version_lowers(version))
 		ids = add_source_ids(ids, lfirst(cell));
 	return ids;
@@ -404,6 +400,7 @@ read_checkpoint(const Datum *values, const bool *nulls)
 	checkpoint->snapshot = cqrs_window_from_datum(values[CHECKPOINT_SNAPSHOT]);
 	checkpoint->position = DatumGetInt64(values[CHECKPOINT_POSITION]);
 	checkpoint->as_of = DatumGetTimestampTz(values[CHECKPOINT_AS_OF]);
+	memcpy(checkpoint->origin, &values[CHECKPOINT_SYSTEM], sizeof(checkpoint->origin));
 	checkpoint->ours = cqrs_registry_is_ours(&values[CHECKPOINT_SYSTEM]) &&
 		FullTransactionIdPrecedesOrEquals(checkpoint->snapshot->xmax, ReadNextFullTransactionId());
 	checkpoint->effort.strategy = cqrs_rows_string(values, nulls, CHECKPOINT_STRATEGY);

@@ -181,7 +181,7 @@ readable_at_once(const CqrsVersion *version)
 	ListCell   *cell;
 
 	if (version->state == CQRS_STATE_RETIRED || projection == NULL || !lock_at_once(projection->view) ||
-		!lock_at_once(version->definition) || !lock_at_once(version->table))
+		(!cqrs_version_is_events(version) && !lock_at_once(version->definition)) || !lock_at_once(version->table))
 		return false;
 	foreach(cell, cqrs_version_source_list(version->id))
 	{
@@ -215,6 +215,8 @@ cqrs_shown_strategy(PG_FUNCTION_ARGS)
 
 	if (version == NULL || !readable_at_once(version))
 		PG_RETURN_NULL();
+	if (cqrs_version_is_events(version))
+		PG_RETURN_TEXT_P(cstring_to_text("events"));
 	(void) cqrs_apply_become_owner(version, &saved);
 	strategy = cqrs_apply_program(version)->strategy;
 	cqrs_identity_leave(&saved);

@@ -144,7 +144,9 @@ list_pending(const CqrsVersion *version, const CqrsCheckpoint *checkpoint, FullT
 static bool
 has_definition(const CqrsVersion *version)
 {
-	return SearchSysCacheExists1(RELOID, ObjectIdGetDatum(version->definition));
+	Oid			relation = cqrs_version_is_events(version) ? version->table : version->definition;
+
+	return SearchSysCacheExists1(RELOID, ObjectIdGetDatum(relation));
 }
 
 /*

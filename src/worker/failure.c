@@ -59,13 +59,17 @@ shown_error(const ErrorData *error)
 }
 
 /*
- * hopeless tells whether trying again cannot help: the key is not unique, or what the version cannot go on without was dropped.
+ * hopeless tells whether trying again cannot help: the key is not unique, what the version cannot go on without was dropped, or it is to halt at an event.
  */
 static bool
 hopeless(const CqrsVersion *version, const CqrsTask *task)
 {
+	if (get_rel_relkind(version->table) == '\0')
+		return true;
+	if (cqrs_version_is_events(version))
+		return cqrs_events_halts(version->id);
 	return (task->filling && task->failure->sqlerrcode == ERRCODE_UNIQUE_VIOLATION) ||
-		get_rel_relkind(version->definition) == '\0' || get_rel_relkind(version->table) == '\0';
+		get_rel_relkind(version->definition) == '\0';
 }
 
 /*
@@ -85,7 +89,7 @@ fail(CqrsVersion *version, const CqrsTask *task)
 		version->retry_at = 0;
 		return;
 	}
-	if (task->failure->sqlerrcode == ERRCODE_FEATURE_NOT_SUPPORTED)
+	if (task->failure->sqlerrcode == ERRCODE_FEATURE_NOT_SUPPORTED && !cqrs_version_is_events(version))
 		version->status = CQRS_STATUS_STALE;
 	else if (version->status != CQRS_STATUS_STALE)
 		version->status = CQRS_STATUS_FAILING;

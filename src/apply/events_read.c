@@ -1,0 +1,623 @@
+/*
+ * apply/events_read.c
+ *		From chunks of the outbox to the events that a version's handlers take, in the order in which they are applied.
+ *
+ * That order: transactions by the positions at which they end, within a transaction by command, and then by position.  Whatever two transactions do to one row
+ * or aggregate, all of the first is numbered before the second can begin, so each row's changes and each aggregate's events come as they happened; and a
+ * transaction's events come together.
+ *
+ * Wants an active snapshot, the owner's identity and the version's settings: rows become JSON as the owner would have them.  Events go through a sort, on disk
+ * if there are many.  Memory is CurrentMemoryContext's.
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/relation.h"
+#include "access/xact.h"
+#include "apply/events_parts.h"
+#include "base/names.h"
+#include "catalog/pg_operator_d.h"
+#include "catalog/pg_type.h"
+#include "funcapi.h"
+#include "lib/stringinfo.h"
+#include "miscadmin.h"
+#include "outbox/outbox.h"
+#include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
+#include "utils/json.h"
+#include "utils/jsonb.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/syscache.h"
+#include "utils/timestamp.h"
+#include "utils/xid8.h"
+
+/* A transaction, of this cluster or one that was restored from. */
+typedef struct Transaction
+{
+	uint64		xid;			/* key, with the next */
+	Datum		origin[3];
+	int64		turn;			/* number of its last chunk */
+} Transaction;
+
+/* How to read images of one shape. */
+typedef struct Images
+{
+	int32		shape;			/* key */
+	TupleDesc	desc;			/* blessed; NULL: not yet */
+	bool		whole;			/* it has all columns that the table has now */
+	int			nkeys;			/* columns of the primary key; 0 if there is none, or it is not imaged */
+	int		   *keys;			/* among the images' columns, from 0 */
+	FmgrInfo   *output;
+	Datum		type;			/* text: how the aggregates are called */
+	Oid			relation;
+} Images;
+
+/* One reading of a window. */
+typedef struct Reading
+{
+	const CqrsVersion *version;
+	const CqrsCheckpoint *checkpoint;
+	Snapshot	snapshot;
+	CqrsEventWindow *window;
+	List	   *handlers;		/* of CqrsHandler */
+	const char *unknown;		/* the policy */
+	int32	   *sources;
+	int			nsources;
+	FullTransactionId own;
+	int32		since;			/* number of the oldest segment from where the checkpoint is; 0 if there is none */
+	HTAB	   *transactions;
+	HTAB	   *images;
+	TupleTableSlot *slot;
+	MemoryContext memory;		/* of one event */
+} Reading;
+
+static List *warned = NIL;		/* types of events that this process has warned of: char *, for its life */
+
+/*
+ * same_origin tells whether two rows speak of one cluster and database.
+ */
+static bool
+same_origin(const Datum *left, const Datum *right)
+{
+	return memcmp(left, right, sizeof(Datum) * 3) == 0;
+}
+
+/*
+ * is_pending tells whether a chunk belongs to the window.
+ *
+ * Where the checkpoint is from elsewhere, what came from there with it is pending unless the checkpoint has seen it; what is older came from somewhere else
+ * yet, and was applied before that checkpoint's life there began; what is younger is all pending.
+ */
+static bool
+is_pending(const Reading *reading, const CqrsChunk *chunk)
+{
+	const CqrsCheckpoint *checkpoint = reading->checkpoint;
+
+	if (chunk->segment->ours && FullTransactionIdEquals(chunk->xid, reading->own))
+		return false;
+	if (checkpoint == NULL || checkpoint->ours)
+		return true;
+	if (same_origin(chunk->segment->origin, checkpoint->origin))
+		return !cqrs_window_sees(checkpoint->snapshot, chunk->xid);
+	if (reading->since != 0)
+		return chunk->segment->number > reading->since;
+	return chunk->number > checkpoint->position >> CQRS_POSITION_BITS;
+}
+
+/*
+ * begin_scan starts to go through the window's chunks.
+ */
+static CqrsOutboxScan *
+begin_scan(const Reading *reading)
+{
+	bool		ours = reading->checkpoint != NULL && reading->checkpoint->ours;
+
+	return cqrs_outbox_scan_begin(reading->snapshot, ours ? reading->checkpoint->snapshot : NULL, InvalidFullTransactionId);
+}
+
+/*
+ * transaction_of finds or makes the entry of a chunk's transaction.
+ */
+static Transaction *
+transaction_of(const Reading *reading, const CqrsChunk *chunk)
+{
+	Transaction key;
+	Transaction *transaction;
+	bool		found;
+
+	memset(&key, 0, sizeof(key));
+	key.xid = U64FromFullTransactionId(chunk->xid);
+	memcpy(key.origin, chunk->segment->origin, sizeof(key.origin));
+	transaction = hash_search(reading->transactions, &key, HASH_ENTER, &found);
+	if (!found)
+		transaction->turn = 0;
+	return transaction;
+}
+
+/*
+ * find_turns finds where each transaction of the window ends.
+ */
+static void
+find_turns(const Reading *reading)
+{
+	CqrsOutboxScan *scan = begin_scan(reading);
+	CqrsChunk  *chunk;
+
+	while ((chunk = cqrs_outbox_scan_next(scan)) != NULL)
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (is_pending(reading, chunk) && cqrs_outbox_chunk_has(chunk, reading->sources, reading->nsources))
+		{
+			Transaction *transaction = transaction_of(reading, chunk);
+
+			transaction->turn = Max(transaction->turn, chunk->number);
+		}
+	}
+	cqrs_outbox_scan_end(scan);
+}
+
+/*
+ * handler_of_source finds the handler of a captured table's changes.
+ */
+static const CqrsHandler *
+handler_of_source(const Reading *reading, int32 source)
+{
+	ListCell   *cell;
+
+	foreach(cell, reading->handlers)
+		if (((CqrsHandler *) lfirst(cell))->event_type == NULL && ((CqrsHandler *) lfirst(cell))->source == source)
+			return lfirst(cell);
+	return NULL;
+}
+
+/*
+ * handler_of_type finds the handler of events of a type; NULL if there is none.
+ */
+static const CqrsHandler *
+handler_of_type(const Reading *reading, const text *type)
+{
+	Size		length = VARSIZE_ANY_EXHDR(type);
+	ListCell   *cell;
+
+	foreach(cell, reading->handlers)
+	{
+		const CqrsHandler *handler = lfirst(cell);
+
+		if (handler->event_type != NULL && strlen(handler->event_type) == length &&
+			memcmp(handler->event_type, VARDATA_ANY(type), length) == 0)
+			return handler;
+	}
+	return NULL;
+}
+
+/*
+ * meet_unknown does as the policy says about a type that no handler takes: it warns of it once, or has the version halt.
+ */
+static void
+meet_unknown(Reading *reading, const text *type)
+{
+	char	   *name = text_to_cstring(type);
+	MemoryContext caller;
+	ListCell   *cell;
+
+	if (strcmp(reading->unknown, "halt") == 0 && reading->window->unknown == NULL)
+		reading->window->unknown = MemoryContextStrdup(GetMemoryChunkContext(reading->slot), name);
+	if (strcmp(reading->unknown, "warn") != 0)
+		return;
+	name = psprintf("%d %s", reading->version->id, name);
+	foreach(cell, warned)
+		if (strcmp(lfirst(cell), name) == 0)
+			return;
+	caller = MemoryContextSwitchTo(CacheMemoryContext);
+	warned = lappend(warned, pstrdup(name));
+	MemoryContextSwitchTo(caller);
+	ereport(WARNING,
+			(errmsg("projection \"%s\" has no handler for events of type \"%s\"",
+					cqrs_name_shown(cqrs_projection_get(reading->version->projection, false)->view), text_to_cstring(type)),
+			 errdetail("They are passed over; this is said once.")));
+}
+
+/*
+ * describe_images makes the row type of a shape's images; columns of types that are gone since are left out.
+ */
+static TupleDesc
+describe_images(const CqrsShape *shape)
+{
+	TupleDesc	desc = CreateTupleDescCopy(shape->desc);
+
+	for (int i = 0; i < desc->natts; i++)
+		if (!SearchSysCacheExists1(TYPEOID, ObjectIdGetDatum(TupleDescAttr(desc, i)->atttypid)))
+			TupleDescAttr(desc, i)->attisdropped = true;
+	return BlessTupleDesc(desc);
+}
+
+/*
+ * has_all_columns tells whether images hold all columns that the table has now.
+ */
+static bool
+has_all_columns(Relation relation, const CqrsShape *shape)
+{
+	for (int i = 0; i < RelationGetNumberOfAttributes(relation); i++)
+	{
+		bool		found = TupleDescAttr(RelationGetDescr(relation), i)->attisdropped;
+
+		for (int j = 0; j < shape->desc->natts; j++)
+			found |= shape->columns[j] == i + 1;
+		if (!found)
+			return false;
+	}
+	return true;
+}
+
+/*
+ * find_key finds the primary key's columns in images.
+ */
+static void
+find_key(Images *images, Relation relation, const CqrsShape *shape)
+{
+	Oid			index = RelationGetPrimaryKeyIndex(relation);
+	Relation	opened;
+
+	images->keys = palloc(sizeof(int) * INDEX_MAX_KEYS);
+	images->output = palloc0(sizeof(FmgrInfo) * INDEX_MAX_KEYS);
+	if (!OidIsValid(index))
+		return;
+	opened = index_open(index, AccessShareLock);
+	for (int i = 0; i < IndexRelationGetNumberOfKeyAttributes(opened); i++)
+	{
+		for (int j = 0; j < shape->desc->natts; j++)
+		{
+			Oid			function;
+			bool		varlena;
+
+			if (shape->columns[j] != opened->rd_index->indkey.values[i])
+				continue;
+			getTypeOutputInfo(TupleDescAttr(shape->desc, j)->atttypid, &function, &varlena);
+			fmgr_info(function, &images->output[images->nkeys]);
+			images->keys[images->nkeys++] = j;
+		}
+	}
+	if (images->nkeys < IndexRelationGetNumberOfKeyAttributes(opened))
+		images->nkeys = 0;
+	index_close(opened, AccessShareLock);
+}
+
+/*
+ * images_of returns how to read images of a shape.
+ */
+static Images *
+images_of(const Reading *reading, int32 id)
+{
+	bool		found;
+	Images	   *images = hash_search(reading->images, &id, HASH_ENTER, &found);
+	const CqrsShape *shape = cqrs_outbox_shape(id);
+	MemoryContext caller;
+	Relation	relation;
+
+	if (!found)
+		images->desc = NULL;
+	if (images->desc != NULL)
+		return images;
+	caller = MemoryContextSwitchTo(GetMemoryChunkContext(reading->slot));
+	images->relation = cqrs_source_get(shape->source)->relation;
+	images->type = CStringGetTextDatum(cqrs_name_relation(images->relation));
+	images->nkeys = 0;
+	relation = relation_open(images->relation, AccessShareLock);
+	images->whole = has_all_columns(relation, shape);
+	find_key(images, relation, shape);
+	relation_close(relation, NoLock);
+	images->desc = describe_images(shape);
+	MemoryContextSwitchTo(caller);
+	return images;
+}
+
+/*
+ * json_of makes an image a JSON object, as the server does: numbers are numbers in it.
+ */
+static Datum
+json_of(const Images *images, HeapTuple image)
+{
+	Datum		row = heap_copy_tuple_as_datum(image, images->desc);
+
+	return DirectFunctionCall1(jsonb_in, CStringGetDatum(TextDatumGetCString(DirectFunctionCall1(row_to_json, row))));
+}
+
+/*
+ * id_of makes the aggregate's id of an image's primary key: its text, or a JSON array of texts where it has several columns; NULL without a key.
+ */
+static char *
+id_of(const Images *images, HeapTuple image)
+{
+	StringInfoData id;
+
+	if (images->nkeys == 0)
+		return NULL;
+	initStringInfo(&id);
+	for (int i = 0; i < images->nkeys; i++)
+	{
+		bool		isnull;
+		Datum		value = heap_getattr(image, images->keys[i] + 1, images->desc, &isnull);
+		char	   *text;
+
+		if (isnull)
+			return NULL;
+		text = OutputFunctionCall(&images->output[i], value);
+		if (images->nkeys == 1)
+			return text;
+		appendStringInfoString(&id, i ? ", " : "[");
+		escape_json(&id, text);
+	}
+	appendStringInfoChar(&id, ']');
+	return id.data;
+}
+
+/*
+ * put_value sets a column of an event.
+ */
+static void
+put_value(TupleTableSlot *slot, int column, Datum value)
+{
+	slot->tts_values[column] = value;
+	slot->tts_isnull[column] = false;
+}
+
+/*
+ * put_row sets the columns of a change of a row.
+ */
+static void
+put_row(Reading *reading, const CqrsChange *change)
+{
+	TupleTableSlot *slot = reading->slot;
+	Images	   *images = images_of(reading, change->shape);
+	char	   *old_id = change->old_tuple ? id_of(images, change->old_tuple) : NULL;
+	char	   *id = change->new_tuple ? id_of(images, change->new_tuple) : old_id;
+
+	if (reading->checkpoint == NULL && !images->whole && reading->window->doubt == NULL)
+		reading->window->doubt = MemoryContextStrdup(GetMemoryChunkContext(slot),
+													 psprintf("the change at position %lld was captured without all columns of \"%s\"",
+															  (long long) change->position, cqrs_name_shown(images->relation)));
+	put_value(slot, EVENT_KIND, CStringGetTextDatum(cqrs_outbox_kind_name(change->kind)));
+	put_value(slot, EVENT_SOURCE, ObjectIdGetDatum(images->relation));
+	put_value(slot, EVENT_AGGREGATE_TYPE, images->type);
+	if (id != NULL)
+		put_value(slot, EVENT_AGGREGATE_ID, CStringGetTextDatum(id));
+	if (old_id != NULL && id != NULL && strcmp(old_id, id) != 0)
+		put_value(slot, FOUND_OLD_ID, CStringGetTextDatum(old_id));
+	if (change->old_tuple != NULL)
+		put_value(slot, EVENT_OLD_ROW, json_of(images, change->old_tuple));
+	if (change->new_tuple != NULL)
+		put_value(slot, EVENT_NEW_ROW, json_of(images, change->new_tuple));
+}
+
+/*
+ * put_event sets the columns of a domain event.
+ */
+static void
+put_event(TupleTableSlot *slot, const CqrsEvent *event)
+{
+	put_value(slot, EVENT_KIND, CStringGetTextDatum(cqrs_outbox_kind_name(CQRS_CHANGE_EVENT)));
+	put_value(slot, EVENT_TYPE, PointerGetDatum(event->type));
+	put_value(slot, EVENT_AGGREGATE_TYPE, PointerGetDatum(event->aggregate_type));
+	put_value(slot, EVENT_AGGREGATE_ID, PointerGetDatum(event->aggregate_id));
+	put_value(slot, EVENT_AGGREGATE_VERSION, Int64GetDatum(event->version));
+	put_value(slot, EVENT_PAYLOAD, JsonbPGetDatum(event->payload));
+	put_value(slot, EVENT_METADATA, JsonbPGetDatum(event->metadata));
+}
+
+/*
+ * find_handler returns the handler that takes a change, and sets the columns that are of its kind; NULL if none does.
+ *
+ * What was erased is nobody's business any more.  That what a table holds has changed without changes of rows is in no event, so nobody can handle it.
+ */
+static const CqrsHandler *
+find_handler(Reading *reading, const CqrsChange *change)
+{
+	const CqrsHandler *handler;
+	CqrsEvent	event;
+
+	if (change->kind == CQRS_CHANGE_ERASED)
+		return NULL;
+	if (change->kind == CQRS_CHANGE_ALTER)
+	{
+		if (reading->window->doubt == NULL)
+			reading->window->doubt = "what a captured table holds has changed without changes of rows";
+		return NULL;
+	}
+	if (change->kind != CQRS_CHANGE_EVENT)
+	{
+		handler = handler_of_source(reading, change->source);
+		if (handler != NULL)
+			put_row(reading, change);
+		return handler;
+	}
+	cqrs_outbox_event(change, &event);
+	handler = handler_of_type(reading, event.type);
+	if (handler == NULL)
+		meet_unknown(reading, event.type);
+	else
+		put_event(reading->slot, &event);
+	return handler;
+}
+
+/*
+ * read_change puts a change into the window if a handler takes it.
+ */
+static void
+read_change(Reading *reading, const CqrsChunk *chunk, const CqrsChange *change, int64 turn)
+{
+	TupleTableSlot *slot = reading->slot;
+	const CqrsHandler *handler;
+
+	ExecClearTuple(slot);
+	memset(slot->tts_isnull, true, sizeof(bool) * FOUND_COLUMNS);
+	handler = find_handler(reading, change);
+	if (handler == NULL)
+		return;
+	put_value(slot, EVENT_POSITION, Int64GetDatum(change->position));
+	put_value(slot, EVENT_XID, FullTransactionIdGetDatum(chunk->xid));
+	put_value(slot, EVENT_CAPTURED_AT, TimestampTzGetDatum(chunk->captured_at));
+	put_value(slot, FOUND_HANDLER, Int32GetDatum(handler->number));
+	put_value(slot, FOUND_TURN, Int64GetDatum(turn));
+	put_value(slot, FOUND_COMMAND, Int64GetDatum(change->command));
+	ExecStoreVirtualTuple(slot);
+	tuplesort_puttupleslot(reading->window->events, slot);
+	reading->window->nevents++;
+}
+
+/*
+ * is_source tells whether a change is of one of the version's sources.
+ */
+static bool
+is_source(const Reading *reading, int32 source)
+{
+	for (int i = 0; i < reading->nsources; i++)
+		if (reading->sources[i] == source)
+			return true;
+	return false;
+}
+
+/*
+ * read_chunk puts what handlers take of a chunk's changes into the window.
+ */
+static void
+read_chunk(Reading *reading, const CqrsChunk *chunk)
+{
+	int64		turn = transaction_of(reading, chunk)->turn;
+	CqrsChangeReader *changes = cqrs_outbox_read_begin(chunk);
+	CqrsChange	change;
+
+	while (cqrs_outbox_read_next(changes, &change))
+	{
+		MemoryContext caller;
+
+		if (!is_source(reading, change.source))
+			continue;
+		reading->window->seen++;
+		reading->window->position = Max(reading->window->position, change.position);
+		caller = MemoryContextSwitchTo(reading->memory);
+		read_change(reading, chunk, &change, turn);
+		MemoryContextSwitchTo(caller);
+		MemoryContextReset(reading->memory);
+	}
+	cqrs_outbox_read_end(changes);
+}
+
+/*
+ * read_chunks goes through the window.
+ */
+static void
+read_chunks(Reading *reading)
+{
+	CqrsOutboxScan *scan = begin_scan(reading);
+	CqrsChunk  *chunk;
+
+	while ((chunk = cqrs_outbox_scan_next(scan)) != NULL)
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (!is_pending(reading, chunk))
+			continue;
+		if (cqrs_outbox_chunk_has(chunk, reading->sources, reading->nsources))
+			read_chunk(reading, chunk);
+		else
+		{
+			reading->window->passed_over++;
+			reading->window->lets_go |= chunk->closed;
+		}
+	}
+	cqrs_outbox_scan_end(scan);
+}
+
+/*
+ * cqrs_events_found_row makes the row type of events found.
+ */
+TupleDesc
+cqrs_events_found_row(void)
+{
+	static const struct
+	{
+		const char *name;
+		Oid			type;
+	}			more[] = {{"handler", INT4OID}, {"old_id", TEXTOID}, {"turn", INT8OID}, {"command", INT8OID}};
+	TupleDesc	event = cqrs_handlers_row();
+	TupleDesc	row = CreateTemplateTupleDesc(FOUND_COLUMNS);
+
+	for (int i = 0; i < EVENT_COLUMNS; i++)
+		TupleDescCopyEntry(row, i + 1, event, i + 1);
+	for (int i = 0; i < (int) lengthof(more); i++)
+		TupleDescInitEntry(row, EVENT_COLUMNS + i + 1, more[i].name, more[i].type, -1, 0);
+	return row;
+}
+
+/*
+ * begin_sort makes the sort that puts events into their order.
+ */
+static Tuplesortstate *
+begin_sort(TupleDesc row)
+{
+	AttrNumber	columns[] = {FOUND_TURN + 1, FOUND_COMMAND + 1, EVENT_POSITION + 1};
+	Oid			operators[] = {Int8LessOperator, Int8LessOperator, Int8LessOperator};
+	Oid			collations[] = {InvalidOid, InvalidOid, InvalidOid};
+	bool		nulls_first[] = {false, false, false};
+
+	return tuplesort_begin_heap(row, lengthof(columns), columns, operators, collations, nulls_first, work_mem, NULL,
+								TUPLESORT_NONE);
+}
+
+/*
+ * make_table makes a hash table of the reading's.
+ */
+static HTAB *
+make_table(const char *name, Size key, Size entry)
+{
+	HASHCTL		control = {.keysize = key,.entrysize = entry,.hcxt = CurrentMemoryContext};
+
+	return hash_create(name, 32, &control, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+}
+
+/*
+ * oldest_from finds the oldest segment that is from where the checkpoint is.
+ */
+static int32
+oldest_from(const CqrsCheckpoint *checkpoint)
+{
+	ListCell   *cell;
+
+	if (checkpoint == NULL || checkpoint->ours)
+		return 0;
+	foreach(cell, cqrs_segment_list())
+		if (same_origin(((CqrsSegment *) lfirst(cell))->origin, checkpoint->origin))
+			return ((CqrsSegment *) lfirst(cell))->number;
+	return 0;
+}
+
+/*
+ * cqrs_events_read finds the events of a window.
+ */
+void
+cqrs_events_read(const CqrsVersion *version, const CqrsCheckpoint *checkpoint, Snapshot snapshot, CqrsEventWindow *window)
+{
+	Reading		reading = {.version = version,.checkpoint = checkpoint,.snapshot = snapshot,.window = window};
+
+	memset(window, 0, sizeof(CqrsEventWindow));
+	window->row = cqrs_events_found_row();
+	window->events = begin_sort(window->row);
+	reading.handlers = cqrs_handler_list(version->id);
+	reading.unknown = cqrs_event_definition_get(version->id)->unknown;
+	reading.sources = cqrs_version_source_ids(version->id, &reading.nsources);
+	reading.own = GetTopFullTransactionIdIfAny();
+	reading.since = oldest_from(checkpoint);
+	reading.transactions = make_table("cqrs transactions", offsetof(Transaction, turn), sizeof(Transaction));
+	reading.images = make_table("cqrs images", sizeof(int32), sizeof(Images));
+	reading.slot = MakeSingleTupleTableSlot(window->row, &TTSOpsVirtual);
+	reading.memory = AllocSetContextCreate(CurrentMemoryContext, "cqrs event found", ALLOCSET_DEFAULT_SIZES);
+	find_turns(&reading);
+	read_chunks(&reading);
+	tuplesort_performsort(window->events);
+	ExecDropSingleTupleTableSlot(reading.slot);
+	MemoryContextDelete(reading.memory);
+	hash_destroy(reading.transactions);
+	hash_destroy(reading.images);
+}
