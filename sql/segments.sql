@@ -220,6 +220,26 @@ INSERT INTO other VALUES (3, 'captured');
 DELETE FROM item WHERE id % 30 = 1;
 SELECT cqrs.drain() > 0 AS drained;
 SELECT differences();
+-- An event that was rolled back is none: the command goes on without.
+CALL settle();
+BEGIN;
+INSERT INTO item SELECT i, i % 5, repeat('large ', 20) FROM generate_series(500001, 509000) AS i;
+SAVEPOINT s;
+SELECT cqrs.emit('Rolled back', 'item', '3');
+ROLLBACK TO s;
+COMMIT;
+SELECT relation, attached FROM cqrs_internal.source ORDER BY 1;
+SELECT cqrs.drain() >= 0 AS drained;
+SELECT differences();
+-- One that was released is refused with the rest.
+CALL settle();
+BEGIN;
+SAVEPOINT s;
+SELECT cqrs.emit('Refused', 'item', '3');
+RELEASE s;
+DELETE FROM item WHERE id > 500000;
+COMMIT;
+SELECT count(*) AS still_there FROM item WHERE id > 500000;
 -- Where all transactions are prepared, somebody has to do the same: who prepares one, when it is done with it.
 CALL settle();
 SELECT count(*) AS before FROM held \gset

@@ -31,6 +31,7 @@ typedef struct Mark
 	int			level;
 	Size		start;
 	int64		written;		/* changes it has in the segment already */
+	bool		events;			/* some of its changes, written or not, are events */
 } Mark;
 
 /* Which source a shape is of, for shapes met in this transaction. */
@@ -155,6 +156,7 @@ enter_level(void)
 		buffer.marks[buffer.nmarks].level = level;
 		buffer.marks[buffer.nmarks].start = buffer.used;
 		buffer.marks[buffer.nmarks].written = 0;
+		buffer.marks[buffer.nmarks].events = false;
 		buffer.nmarks++;
 	}
 	return &buffer.marks[buffer.nmarks - 1];
@@ -418,6 +420,7 @@ put_record(CqrsRecord *record, int32 source)
 	if (length > MAX_RECORD)
 		refuse_size(source, length);
 	own = enter_level();
+	own->events |= source == CQRS_EVENT_SOURCE;
 	if (buffer.used - own->start >= BLCKSZ && is_full(length) && cqrs_segment_there())
 		write_out();
 	buffer.used = cqrs_record_write(record, length, reserve(CQRS_RECORD_ROOM(length + LENGTH_SIZE))) - buffer.data;
@@ -501,6 +504,18 @@ cqrs_outbox_pending(void)
 }
 
 /*
+ * holds_events tells whether this transaction holds events that are not rolled back.
+ */
+static bool
+holds_events(void)
+{
+	for (int i = 0; i < buffer.nmarks; i++)
+		if (buffer.marks[i].events)
+			return true;
+	return false;
+}
+
+/*
  * hand_up gives the changes of a released subtransaction to the level above it.
  */
 static void
@@ -514,6 +529,7 @@ hand_up(int level)
 	if (buffer.nmarks > 1 && own[-1].level == level - 1)
 	{
 		own[-1].written += own->written;
+		own[-1].events |= own->events;
 		buffer.nmarks--;
 	}
 	else
@@ -595,8 +611,8 @@ end_transaction(XactEvent event, void *arg)
 			if (buffer.used > 0)
 				write_out();
 			if (event == XACT_EVENT_PRE_COMMIT)
-				cqrs_segment_turn_over();
-			else
+				cqrs_segment_turn_over(holds_events());
+			else if (holds_events())
 				cqrs_segment_check_events();
 			buffer.late = true;
 			break;

@@ -80,7 +80,6 @@ cqrs_outbox_append_event(const CqrsEvent *event)
 	record.new_image.data = (const char *) tuple->t_data + tuple->t_data->t_hoff;
 	record.new_image.length = tuple->t_len - tuple->t_data->t_hoff;
 	cqrs_buffer_put(&record, CQRS_EVENT_SOURCE);
-	cqrs_segment_note_event();
 	heap_freetuple(tuple);
 }
 

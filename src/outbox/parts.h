@@ -76,18 +76,15 @@ extern bool cqrs_segment_there(void);
 extern Relation cqrs_segment_open_active(Oid *sequence);
 
 /*
- * Rows were written to it, up to that page; was any change larger than a page?  At pre-commit, if it is full, turn over to the next; at the end forget that
- * it was.
+ * Rows were written to it, up to that page; was any change larger than a page?  At pre-commit, if it is full, turn over to the next, of a transaction that
+ * holds events or not; at the end forget that it was.
  */
 extern void cqrs_segment_written(Relation heap, BlockNumber last, bool large);
-extern void cqrs_segment_turn_over(void);
+extern void cqrs_segment_turn_over(bool events);
 extern void cqrs_segment_forget(bool prepared);
 
 /* Before it is prepared: its events must not be lost if the outbox is full. */
 extern void cqrs_segment_check_events(void);
-
-/* This transaction holds an event: if the outbox is full, it has to fail. */
-extern void cqrs_segment_note_event(void);
 
 /* The size at which a segment is full; of all of them; and does a size exceed so many percent of cqrs.max_outbox_size? */
 extern int64 cqrs_segment_limit(void);

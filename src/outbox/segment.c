@@ -21,6 +21,7 @@
 #include "settings/settings.h"
 #include "shared/shared.h"
 #include "storage/bufmgr.h"
+#include "storage/lmgr.h"
 #include "storage/smgr.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
@@ -47,7 +48,6 @@ static struct
 {
 	Oid			heap;			/* InvalidOid: it is not */
 	int64		bytes;
-	bool		events;			/* what it has written must not be lost: nothing makes up for an event */
 } full;
 
 /*
@@ -110,26 +110,27 @@ cqrs_segment_there(void)
 /*
  * cqrs_segment_open_active locks and opens the active segment, makes one if there is none; NULL if the extension was dropped with its triggers.
  *
- * The lock is taken first and then the segment looked at again: it may have become an older one while we waited.
+ * The lock is taken first, and with it word of what others have changed: the segment may have become an older one, or be gone, while we waited.
  */
 Relation
 cqrs_segment_open_active(Oid *sequence)
 {
 	for (;;)
 	{
-		Relation	heap;
+		Oid			heap;
 
 		if (!active.valid && !find_active())
 			return NULL;
 		if (!OidIsValid(active.heap))
 			cqrs_segment_ensure();
-		heap = try_table_open(active.heap, RowExclusiveLock);
-		*sequence = active.sequence;
-		if (heap != NULL && active.valid)
-			return heap;
-		if (heap != NULL)
-			table_close(heap, RowExclusiveLock);
-		active.valid = false;
+		heap = active.heap;
+		LockRelationOid(heap, RowExclusiveLock);
+		if (active.valid)
+		{
+			*sequence = active.sequence;
+			return table_open(heap, NoLock);
+		}
+		UnlockRelationOid(heap, RowExclusiveLock);
 	}
 }
 
@@ -296,21 +297,11 @@ cqrs_segment_written(Relation heap, BlockNumber last, bool large)
 }
 
 /*
- * cqrs_segment_note_event notes that this transaction holds an event: it must fail rather than go without.
- */
-void
-cqrs_segment_note_event(void)
-{
-	full.events = true;
-}
-
-/*
  * cqrs_segment_forget forgets, at the end of a transaction, what it has found full; of one that is prepared the session's next transaction is to know.
  */
 void
 cqrs_segment_forget(bool prepared)
 {
-	full.events = false;
 	if (!prepared)
 		full.heap = InvalidOid;
 }
@@ -420,7 +411,7 @@ cqrs_segment_check_events(void)
 {
 	bool		worker;
 
-	if (!full.events || !OidIsValid(full.heap))
+	if (!OidIsValid(full.heap))
 		return;
 	worker = cqrs_shared_worker_runs();
 	if (is_due(worker) && is_beyond(worker))
@@ -435,10 +426,10 @@ cqrs_segment_check_events(void)
  *
  * A transaction that is prepared does neither, for others would wait for it.  It is made up for by the session's next one, mostly its COMMIT PREPARED.
  *
- * Errors: 53400 if the transaction holds events and capture would have to be suspended.
+ * Errors: 53400 if the transaction holds events, for which nothing makes up, and capture would have to be suspended.
  */
 void
-cqrs_segment_turn_over(void)
+cqrs_segment_turn_over(bool events)
 {
 	Turn		turn = {NULL, false, false};
 	bool		worker;
@@ -456,7 +447,7 @@ cqrs_segment_turn_over(void)
 		return;
 	}
 	turn.suspend = is_beyond(worker);
-	if (turn.suspend && full.events)
+	if (turn.suspend && events)
 		refuse_event();
 	error = cqrs_attempt(turn_over, &turn, true);
 	if (error != NULL)
