@@ -76,6 +76,16 @@ SELECT cqrs.drain('days');
 SELECT * FROM cqrs.shadow_read('days', 'SELECT "The Day", "select" * (1 + 1e-12) AS "select" FROM day', '[{"The Day": "2026-01-03"}, {"The Day": "2026-01-04"}]');
 SELECT * FROM cqrs.shadow_read('days', 'SELECT "The Day", "select" * (1 + 1e-6) AS "select" FROM day', '[{"The Day": "2026-01-01"}]');
 
+-- What handlers define is compared like anything else, if it has a key.
+SELECT cqrs.create_projection('told', columns => 'id integer PRIMARY KEY, n integer', handlers => '{"Told": "INSERT INTO told SELECT (payload ->> ''id'')::integer, 1 FROM event"}');
+SELECT cqrs.create_projection('heard', columns => 'n integer', handlers => '{"Told": "INSERT INTO heard SELECT 1 FROM event"}');
+SELECT cqrs.emit('Told', 'shadow_thing', '1', '{"id": 1}');
+SELECT cqrs.drain('told'), cqrs.drain('heard');
+SELECT * FROM cqrs.shadow_read('told', 'SELECT 1 AS id, 2 AS n', '[{"id": 1}]');
+SELECT * FROM cqrs.shadow_read('heard', 'SELECT 1 AS n', '[{}]');
+SELECT * FROM cqrs.compare('told', 1, 2);
+SELECT pending, status FROM cqrs.entity_lag('told', '{"id": 1}');
+
 -- Bad input.  No row would mean that they agree.
 SELECT * FROM cqrs.shadow_read('cards', 'SELECT 1', NULL);
 SELECT * FROM cqrs.shadow_read('cards', NULL, '[]');

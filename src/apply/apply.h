@@ -146,6 +146,23 @@ typedef struct CqrsSample
 /* Pick keys of a version whose key has columns. */
 extern void cqrs_apply_sample(const CqrsVersion *version, CqrsSample *sample, Snapshot snapshot);
 
+/* A key, and what of the outbox concerns it. */
+typedef struct CqrsEntity
+{
+	Datum	   *values;			/* in: the key's columns, in their order */
+	bool	   *nulls;
+	int64		limit;			/* in: how many changes to look at */
+	int64		changes;		/* out: of those in the window, how many can change what the definition yields for the key */
+	TimestampTz oldest;			/* out: when the oldest of these was captured; 0: there is none */
+} CqrsEntity;
+
+/*
+ * Look through a version's window for what concerns a key; writes nothing, and wants no locks.  Changes of a source that has no better strategy than full
+ * concern every key.  Rows of projections that the version reads are not looked at.
+ */
+extern void cqrs_apply_look_for(const CqrsVersion *version, const CqrsSnapshot *checkpoint, Snapshot snapshot,
+								CqrsEntity *entity);
+
 /* Recompute some keys, rows of the key's columns in their order, and write what differs.  The store is used up. */
 extern void cqrs_apply_repair(const CqrsVersion *version, Tuplestorestate *keys, int64 nkeys, Snapshot snapshot);
 

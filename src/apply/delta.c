@@ -236,20 +236,23 @@ index_of_source(const CqrsWindow *window, int32 source)
 	return -1;
 }
 
+#define ALL_CHANGES (-1)
+
 /*
- * read_chunk takes the changes of the version's sources out of a chunk; with 'decode' into their deltas.
+ * read_chunk takes the changes of the version's sources out of a chunk, or the one of them with a number; with 'decode' into their deltas.
  */
 static void
-read_chunk(const CqrsChunk *chunk, CqrsWindow *window, Reader *readers, bool decode)
+read_chunk(const CqrsChunk *chunk, CqrsWindow *window, Reader *readers, bool decode, int only)
 {
 	CqrsChangeReader *changes = cqrs_outbox_read_begin(chunk);
 	CqrsChange	change;
+	int			number = 0;
 
 	while (cqrs_outbox_read_next(changes, &change))
 	{
 		int			index = index_of_source(window, change.source);
 
-		if (index < 0)
+		if (index < 0 || (only != ALL_CHANGES && number++ != only))
 			continue;
 		window->changes++;
 		window->position = Max(window->position, change.position);
@@ -314,7 +317,7 @@ cqrs_delta_read(const CqrsProgram *program, int32 version, Snapshot snapshot, co
 	{
 		CHECK_FOR_INTERRUPTS();
 		if (cqrs_outbox_chunk_has(chunk, sources, nsources))
-			read_chunk(chunk, window, readers, decode);
+			read_chunk(chunk, window, readers, decode, ALL_CHANGES);
 		else
 		{
 			window->passed_over++;
@@ -322,6 +325,21 @@ cqrs_delta_read(const CqrsProgram *program, int32 version, Snapshot snapshot, co
 		}
 	}
 	cqrs_outbox_scan_end(scan);
+	return window;
+}
+
+/*
+ * cqrs_delta_chunk reads what a chunk holds of the version's sources, or of that the one change number 'only', as a window of its own.
+ */
+CqrsWindow *
+cqrs_delta_chunk(const CqrsProgram *program, const CqrsChunk *chunk, int only)
+{
+	CqrsWindow *window = make_window(program);
+	Reader	   *readers = palloc(sizeof(Reader) * (program->nsources + 1));
+
+	for (int i = 0; i < program->nsources; i++)
+		init_reader(&readers[i], &program->sources[i]);
+	read_chunk(chunk, window, readers, true, only);
 	return window;
 }
 

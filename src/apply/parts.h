@@ -48,6 +48,10 @@ extern List *cqrs_program_statements(CqrsProgramEntry *entry, CqrsStatementKind 
 extern CqrsEstimate cqrs_program_estimate(CqrsProgramEntry *entry, CqrsStatementKind kind, int which, uint64 mask,
 										  double rows);
 
+/* Do work with a version's program inside SPI, as its owner and under its settings. */
+typedef void (*CqrsProgramWork) (CqrsProgramEntry *entry, void *argument);
+extern void cqrs_program_run(const CqrsVersion *version, Snapshot snapshot, CqrsProgramWork work, void *argument);
+
 /* Forget a version's program: after an error, in case a statement is what has gone wrong. */
 extern void cqrs_program_forget(int32 version);
 
@@ -111,6 +115,10 @@ typedef struct CqrsWindow
 extern CqrsWindow *cqrs_delta_read(const CqrsProgram *program, int32 version, Snapshot snapshot,
 								   const CqrsSnapshot *checkpoint, bool decode);
 
+/* What one chunk holds, as a window; or of that the change with a number from 0 on among those of the version's sources, -1 for all. */
+struct CqrsChunk;
+extern CqrsWindow *cqrs_delta_chunk(const CqrsProgram *program, const struct CqrsChunk *chunk, int only);
+
 /* Put what was fed of the table of a projection's version, source 'index' of the program, into its delta. */
 extern void cqrs_delta_feed(const CqrsProgram *program, CqrsWindow *window, int index, CqrsFeed *feed);
 
@@ -150,6 +158,9 @@ extern void cqrs_effort_keys(int64 keys);
 extern void cqrs_effort_written(int64 rows);
 
 /* ---- strategy.c: statements in order ---- */
+
+/* The keys that a window's deltas affect, whatever that costs: columns as program->affected, repetitions possible. */
+extern Tuplestorestate *cqrs_strategy_affected(CqrsProgramEntry *entry, const CqrsWindow *window, Snapshot snapshot);
 
 /* Returns whether it came to a full evaluation after all, as the cheaper way. */
 extern bool cqrs_strategy_keys(CqrsProgramEntry *entry, CqrsWindow *window, Snapshot snapshot);

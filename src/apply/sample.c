@@ -19,35 +19,22 @@ typedef struct Work
 } Work;
 
 /*
- * run does the work inside SPI.
+ * cqrs_program_run does work with a version's program inside SPI, as its owner; a program that failed is made anew.
  */
-static void
-run(const CqrsVersion *version, const Work *work)
-{
-	CqrsProgramEntry *entry;
-
-	PushActiveSnapshot(work->snapshot);
-	entry = cqrs_program_entry(version);
-	PopActiveSnapshot();
-	if (work->sample != NULL)
-		cqrs_strategy_sample(entry, work->sample, work->snapshot);
-	else
-		cqrs_strategy_repair(entry, work->keys, work->nkeys, work->snapshot);
-}
-
-/*
- * run_as_owner does the work as the version's owner; a program that failed is made anew.
- */
-static void
-run_as_owner(const CqrsVersion *version, const Work *work)
+void
+cqrs_program_run(const CqrsVersion *version, Snapshot snapshot, CqrsProgramWork work, void *argument)
 {
 	CqrsIdentity saved;
+	CqrsProgramEntry *entry;
 
 	(void) cqrs_apply_become_owner(version, &saved);
 	cqrs_spi_connect();
 	PG_TRY();
 	{
-		run(version, work);
+		PushActiveSnapshot(snapshot);
+		entry = cqrs_program_entry(version);
+		PopActiveSnapshot();
+		work(entry, argument);
 	}
 	PG_CATCH();
 	{
@@ -60,6 +47,20 @@ run_as_owner(const CqrsVersion *version, const Work *work)
 }
 
 /*
+ * do_work samples or repairs.
+ */
+static void
+do_work(CqrsProgramEntry *entry, void *argument)
+{
+	Work	   *work = argument;
+
+	if (work->sample != NULL)
+		cqrs_strategy_sample(entry, work->sample, work->snapshot);
+	else
+		cqrs_strategy_repair(entry, work->keys, work->nkeys, work->snapshot);
+}
+
+/*
  * cqrs_apply_sample picks keys of a version, and reads what there is of them.
  */
 void
@@ -68,7 +69,7 @@ cqrs_apply_sample(const CqrsVersion *version, CqrsSample *sample, Snapshot snaps
 	Work		work = {.sample = sample, .snapshot = snapshot};
 
 	sample->nexpected = sample->nfound = 0;
-	run_as_owner(version, &work);
+	cqrs_program_run(version, snapshot, do_work, &work);
 }
 
 /*
@@ -79,5 +80,5 @@ cqrs_apply_repair(const CqrsVersion *version, Tuplestorestate *keys, int64 nkeys
 {
 	Work		work = {.keys = keys, .nkeys = nkeys, .snapshot = snapshot};
 
-	run_as_owner(version, &work);
+	cqrs_program_run(version, snapshot, do_work, &work);
 }

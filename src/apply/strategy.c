@@ -532,3 +532,22 @@ cqrs_strategy_sample(CqrsProgramEntry *entry, CqrsSample *sample, Snapshot snaps
 		tuplestore_end(pattern->rows);
 	}
 }
+
+/*
+ * cqrs_strategy_affected finds the keys that a window's deltas affect, and does nothing about them.
+ */
+Tuplestorestate *
+cqrs_strategy_affected(CqrsProgramEntry *entry, const CqrsWindow *window, Snapshot snapshot)
+{
+	const CqrsProgram *program = cqrs_program_of(entry);
+	uint64		changed = offer_deltas(program, window);
+	Tuplestorestate *affected = new_store();
+
+	for (int i = 0; i < window->nsources; i++)
+		if (window->deltas[i].nrows > 0)
+			(void) select_into(cqrs_program_statements(entry, CQRS_STATEMENT_AFFECTED, i, changed, window->deltas[i].nrows),
+							   snapshot, affected);
+	for (int i = 0; i < window->nsources; i++)
+		cqrs_spi_withdraw(psprintf("%s%d", CQRS_DELTA_PREFIX, i));
+	return affected;
+}

@@ -41,6 +41,13 @@ LANGUAGE c VOLATILE PARALLEL UNSAFE STRICT
 AS 'MODULE_PATHNAME', 'cqrs_freshness';
 COMMENT ON FUNCTION cqrs.freshness(regclass) IS 'how fresh a projection is, as the reader finds it in outbox and checkpoint';
 
+CREATE FUNCTION cqrs.entity_lag(projection regclass, key jsonb, OUT command_version bigint, OUT query_version bigint, OUT pending bigint,
+                                OUT lag interval, OUT status text)
+LANGUAGE c VOLATILE PARALLEL UNSAFE STRICT
+AS 'MODULE_PATHNAME', 'cqrs_entity_lag';
+COMMENT ON FUNCTION cqrs.entity_lag(regclass, jsonb) IS
+'how far behind a projection is for one key: the changes not applied yet that concern it, and how long the oldest of them waits';
+
 CREATE VIEW cqrs.projections AS
 SELECT p.view AS projection,
        pg_catalog.pg_get_userbyid(c.relowner) AS owner,

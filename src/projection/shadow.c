@@ -68,53 +68,6 @@ only_select(const char *text)
 }
 
 /*
- * refuse_key raises for an element of the keys that is no key.
- */
-static void
-refuse_key(const Shadow *shadow)
-{
-	StringInfoData columns;
-
-	initStringInfo(&columns);
-	for (int i = 0; i < shadow->version->nkeys; i++)
-		appendStringInfo(&columns, "%s%s", i ? ", " : "", get_attname(shadow->version->table, shadow->version->key[i], false));
-	ereport(ERROR,
-			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-			 errmsg("argument \"keys\" must be a JSON array of keys"),
-			 shadow->version->nkeys == 0 ? errdetail("The projection has one row, whose key is {}.") :
-			 errdetail("A key is an object with a value for each of: %s.", columns.data)));
-}
-
-/*
- * check_keys refuses keys that could find nothing: a misspelt column would be null.
- */
-static void
-check_keys(const Shadow *shadow, Jsonb *keys)
-{
-	JsonbIterator *iterator;
-	JsonbIteratorToken token;
-	JsonbValue	value;
-
-	if (!JB_ROOT_IS_ARRAY(keys) || JB_ROOT_IS_SCALAR(keys))
-		refuse_key(shadow);
-	iterator = JsonbIteratorInit(&keys->root);
-	(void) JsonbIteratorNext(&iterator, &value, true);
-	while ((token = JsonbIteratorNext(&iterator, &value, true)) == WJB_ELEM)
-	{
-		if (value.type != jbvBinary || !JsonContainerIsObject(value.val.binary.data) ||
-			JsonContainerSize(value.val.binary.data) != shadow->version->nkeys)
-			refuse_key(shadow);
-		for (int i = 0; i < shadow->version->nkeys; i++)
-		{
-			char	   *name = get_attname(shadow->version->table, shadow->version->key[i], false);
-
-			if (getKeyJsonValueFromContainer(value.val.binary.data, name, strlen(name), NULL) == NULL)
-				refuse_key(shadow);
-		}
-	}
-}
-
-/*
  * find_key finds the key among the columns that both sides have.
  */
 static void
@@ -188,24 +141,20 @@ append_equal(StringInfo sql, Form_pg_attribute column, bool nullable)
 static char *
 among_keys(const Shadow *shadow)
 {
-	StringInfoData columns;
 	StringInfoData equal;
 
 	if (shadow->version->nkeys == 0)
 		return "pg_catalog.jsonb_array_length($1) OPERATOR(pg_catalog.>) 0";
-	initStringInfo(&columns);
 	initStringInfo(&equal);
 	for (int i = 0; i < shadow->version->nkeys; i++)
 	{
 		Form_pg_attribute column = TupleDescAttr(shadow->common, shadow->key[i] - 1);
 
-		appendStringInfo(&columns, "%s%s %s", i ? ", " : "", cqrs_name_identifier(NameStr(column->attname)),
-						 format_type_extended(column->atttypid, column->atttypmod,
-											  FORMAT_TYPE_TYPEMOD_GIVEN | FORMAT_TYPE_FORCE_QUALIFY));
 		appendStringInfoString(&equal, i ? " AND " : "");
 		append_equal(&equal, column, is_nullable(shadow->version->table, shadow->version->key[i]));
 	}
-	return psprintf("EXISTS (SELECT FROM pg_catalog.jsonb_to_recordset($1) AS k(%s) WHERE %s)", columns.data, equal.data);
+	return psprintf("EXISTS (SELECT FROM pg_catalog.jsonb_to_recordset($1) AS k(%s) WHERE %s)",
+					cqrs_verify_key_columns(shadow->version), equal.data);
 }
 
 /*
@@ -294,7 +243,8 @@ cqrs_shadow_read(PG_FUNCTION_ARGS)
 	shadow.projection = cqrs_projection_argument(PG_GETARG_OID(0));
 	shadow.version = cqrs_version_serving(shadow.projection->id);
 	shadow.query = only_select(text_to_cstring(PG_GETARG_TEXT_PP(1)));
-	check_keys(&shadow, PG_GETARG_JSONB_P(2));
+	cqrs_verify_check_keyed(shadow.version);
+	cqrs_verify_check_keys(shadow.version, PG_GETARG_JSONB_P(2));
 	describe(&shadow);
 	InitMaterializedSRF(fcinfo, 0);
 	compare(&shadow, PG_GETARG_DATUM(2), (ReturnSetInfo *) fcinfo->resultinfo);

@@ -282,6 +282,7 @@ cqrs_compare(PG_FUNCTION_ARGS)
 				 errhint("Name another version, or compare it with its query by cqrs.verify.")));
 	cqrs_drain_check(projection, left);
 	cqrs_drain_check(projection, right);
+	cqrs_verify_check_keyed(left);
 	InitMaterializedSRF(fcinfo, 0);
 	batch.with = list_make1_int(right->id);
 	(void) cqrs_groups_lock(list_make2_int(left->id, right->id), false);

@@ -75,10 +75,10 @@ count_pending(int32 version, const CqrsCheckpoint *checkpoint, Snapshot snapshot
 }
 
 /*
- * lag_since returns how long ago a change was captured; zero where clocks disagree.
+ * cqrs_status_lag_since returns how long ago a change was captured; zero where clocks disagree.
  */
-static Interval
-lag_since(TimestampTz captured_at)
+Interval
+cqrs_status_lag_since(TimestampTz captured_at)
 {
 	Interval	none = {0};
 	TimestampTz now = cqrs_clock_now();
@@ -128,7 +128,7 @@ cqrs_status_measure(const CqrsProjection *projection, const CqrsVersion *version
 	if (measure->known)
 		measure->pending = count_pending(version->id, trusted, snapshot, &oldest);
 	UnregisterSnapshot(snapshot);
-	measure->lag = lag_since(oldest);
+	measure->lag = cqrs_status_lag_since(oldest);
 	measure->state = cqrs_state_name(version->state);
 	measure->status = status_of(version, !measure->known && measure->checkpoint != NULL);
 	measure->health = health_of(version, measure);

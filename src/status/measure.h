@@ -8,6 +8,7 @@
 #include "postgres.h"
 
 #include "datatype/timestamp.h"
+#include "fmgr.h"
 #include "registry/registry.h"
 
 typedef struct CqrsMeasure
@@ -25,6 +26,12 @@ typedef struct CqrsMeasure
 
 /* The status users see: that of the version's row, or what is known of it besides: paused, stale, or halted without a definition. */
 extern const char *cqrs_status_shown(const CqrsVersion *version);
+
+/* How long ago a change was captured; zero for 0, and where clocks disagree. */
+extern Interval cqrs_status_lag_since(TimestampTz captured_at);
+
+/* The composite result of a function with OUT arguments. */
+extern Datum cqrs_status_row(FunctionCallInfo fcinfo, Datum *values, bool *nulls);
 
 extern void cqrs_status_measure(const CqrsProjection *projection, const CqrsVersion *version, CqrsMeasure *measure);
 

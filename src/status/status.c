@@ -49,10 +49,10 @@ static const char *const phase_names[] = {
 };
 
 /*
- * form_row makes the composite result of a function with OUT arguments.
+ * cqrs_status_row makes the composite result of a function with OUT arguments.
  */
-static Datum
-form_row(FunctionCallInfo fcinfo, Datum *values, bool *nulls)
+Datum
+cqrs_status_row(FunctionCallInfo fcinfo, Datum *values, bool *nulls)
 {
 	TupleDesc	desc;
 
@@ -95,7 +95,7 @@ cqrs_freshness(PG_FUNCTION_ARGS)
 		values[7] = BoolGetDatum(measure.within_objective);
 		nulls[7] = !measure.has_objective;
 	}
-	return form_row(fcinfo, values, nulls);
+	return cqrs_status_row(fcinfo, values, nulls);
 }
 
 /*
@@ -124,7 +124,7 @@ cqrs_measure(PG_FUNCTION_ARGS)
 		values[3] = TimestampTzGetDatum(measure.checkpoint->as_of);
 	values[4] = BoolGetDatum(measure.within_objective);
 	nulls[4] = !measure.has_objective;
-	return form_row(fcinfo, values, nulls);
+	return cqrs_status_row(fcinfo, values, nulls);
 }
 
 /*

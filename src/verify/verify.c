@@ -70,12 +70,12 @@ cqrs_verify_put(void *difference_rows, const CqrsDifferentRows *rows)
 }
 
 /*
- * cqrs_verify_shown_columns describes the columns that a version shows: those of its definition.
+ * cqrs_verify_shown_columns describes the columns that a version shows: those of its definition, or if handlers define it of its table.
  */
 TupleDesc
 cqrs_verify_shown_columns(const CqrsVersion *version)
 {
-	return cqrs_verify_columns(version->definition);
+	return cqrs_verify_columns(cqrs_version_is_events(version) ? version->table : version->definition);
 }
 
 /*

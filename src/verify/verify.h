@@ -11,6 +11,7 @@
 #include "access/htup.h"
 #include "access/tupdesc.h"
 #include "registry/registry.h"
+#include "utils/jsonb.h"
 #include "utils/snapshot.h"
 #include "utils/tuplestore.h"
 
@@ -72,6 +73,14 @@ extern AttrNumber cqrs_verify_column(TupleDesc desc, const char *name);
 
 /* The columns that two sides have with the same name and type; a notice names the others of each side. */
 extern TupleDesc cqrs_verify_common(TupleDesc left, const char *left_name, TupleDesc right, const char *right_name);
+
+/* Refuse a version that handlers define and that has no key (0A000). */
+extern void cqrs_verify_check_keyed(const CqrsVersion *version);
+
+/* Keys given as JSON: refuse what is no array of them; the key's columns with their types; and the values of one.  Errors: 22023, and those of the types. */
+extern void cqrs_verify_check_keys(const CqrsVersion *version, Jsonb *keys);
+extern char *cqrs_verify_key_columns(const CqrsVersion *version);
+extern void cqrs_verify_read_key(const CqrsVersion *version, Jsonb *key, Datum *values, bool *nulls);
 
 /* What a version's table shows to readers: its columns, and the FROM of its rows, as q. */
 extern TupleDesc cqrs_verify_shown_columns(const CqrsVersion *version);

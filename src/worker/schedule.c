@@ -295,7 +295,7 @@ verify_due(const CqrsTask *task)
 	TimestampTz due = TimestampTzPlusMilliseconds(task->verified_at, (int64) cqrs_setting_verify_interval * 1000);
 
 	if (task->paused || version->status != CQRS_STATUS_RUNNING || version->state == CQRS_STATE_BUILDING ||
-		version->state == CQRS_STATE_RETIRED)
+		version->state == CQRS_STATE_RETIRED || cqrs_version_is_events(version))
 		return DT_NOEND;
 	return Max(due, remember(version->id)->verify_at);
 }
