@@ -109,6 +109,15 @@ UPDATE part_2 SET name = name || '!' WHERE id = 101;
 SELECT * FROM followed();
 DROP TABLE part_2_old;
 SELECT * FROM followed();
+-- Who may not is refused, without a word of what would have become of it.
+CREATE ROLE ddl_stranger;
+GRANT USAGE ON SCHEMA ddl TO ddl_stranger;
+SET ROLE ddl_stranger;
+ALTER TABLE part DETACH PARTITION part_1 CONCURRENTLY;
+RESET ROLE;
+REVOKE USAGE ON SCHEMA ddl FROM ddl_stranger;
+DROP ROLE ddl_stranger;
+SELECT * FROM followed();
 ALTER TABLE part DETACH PARTITION part_1 CONCURRENTLY;
 INSERT INTO part_1 VALUES (50, 0, 'no part any more');
 SELECT count(*) FROM triggered WHERE "on" = 'part_1';

@@ -13,6 +13,7 @@
 
 #include "access/genam.h"
 #include "access/table.h"
+#include "base/compat.h"
 #include "base/names.h"
 #include "base/spi.h"
 #include "capture/parts.h"
@@ -23,9 +24,11 @@
 #include "commands/trigger.h"
 #include "fmgr.h"
 #include "lib/stringinfo.h"
+#include "miscadmin.h"
 #include "outbox/outbox.h"
 #include "storage/bufmgr.h"
 #include "tcop/deparse_utility.h"
+#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
@@ -462,6 +465,20 @@ follow_detaching(Oid table, Oid partition)
 }
 
 /*
+ * lock_owned locks a table that the current user may alter and returns it; InvalidOid if there is none of that name, or it is somebody else's: then the
+ * command is about to be refused.
+ */
+static Oid
+lock_owned(const RangeVar *name)
+{
+	Oid			table = RangeVarGetRelid(name, NoLock, true);
+
+	if (!OidIsValid(table) || !cqrs_compat_owns_relation(table, GetUserId()))
+		return InvalidOid;
+	return RangeVarGetRelid(name, AccessShareLock, true);
+}
+
+/*
  * cqrs_internal.follow_detach() RETURNS event_trigger
  *
  * On ddl_command_start of ALTER TABLE: DETACH PARTITION CONCURRENTLY is two transactions, of which the first is that of the command's start.
@@ -486,9 +503,9 @@ cqrs_follow_detach(PG_FUNCTION_ARGS)
 
 		if (command->subtype != AT_DetachPartition || !detach->concurrent)
 			continue;
-		table = RangeVarGetRelid(statement->relation, AccessShareLock, true);
-		partition = RangeVarGetRelid(detach->name, AccessShareLock, true);
-		if (OidIsValid(table) && OidIsValid(partition))
+		table = lock_owned(statement->relation);
+		partition = OidIsValid(table) ? RangeVarGetRelid(detach->name, AccessShareLock, true) : InvalidOid;
+		if (OidIsValid(partition))
 			follow_detaching(table, partition);
 	}
 	PG_RETURN_NULL();
