@@ -201,6 +201,31 @@ UPDATE item SET v = v + 1;
 SELECT cqrs.drain('diamond');
 SELECT * FROM same();
 
+-- Below may be what handlers define: what they write, run by run, and what becomes of an event that fails, reaches those that read it.
+SELECT cqrs.create_projection('stock', columns => 'product text PRIMARY KEY, n integer NOT NULL CHECK (n >= 0)', handlers => jsonb_build_object(
+    'In', 'INSERT INTO stock AS s SELECT aggregate_id, sum((payload->>''n'')::integer) FROM events GROUP BY 1 ON CONFLICT (product) DO UPDATE SET n = s.n + excluded.n',
+    'Out', 'UPDATE stock SET n = n - (payload->>''n'')::integer FROM event WHERE product = aggregate_id',
+    'Gone', 'DELETE FROM stock USING event WHERE product = aggregate_id'));
+SELECT cqrs.create_projection('stocks', 'SELECT count(*) AS products, sum(n) AS n FROM stock', key => '{}');
+SELECT cqrs.create_projection('scarce', 'SELECT product, n FROM stock WHERE n < 5');
+CREATE VIEW stock_truth AS SELECT (SELECT (count(*), sum(n)) FROM stock) = (SELECT (products, n) FROM stocks) AS stocks,
+    NOT EXISTS ((SELECT product, n FROM stock WHERE n < 5) EXCEPT TABLE scarce) AND NOT EXISTS (TABLE scarce EXCEPT (SELECT product, n FROM stock WHERE n < 5)) AS scarce;
+SELECT cqrs.drain('stocks'), cqrs.drain('scarce');
+SELECT count(*) FROM (SELECT cqrs.emit('In', 'product', p, jsonb_build_object('n', n)) FROM (VALUES ('a', 3), ('b', 10), ('a', 4), ('c', 1)) v (p, n)) e;
+SELECT cqrs.drain('scarce');
+SELECT * FROM stocks, scarce, stock_truth;
+SELECT cqrs.emit('Out', 'product', 'b', '{"n": 8}'), cqrs.emit('Out', 'product', 'a', '{"n": 100}'), cqrs.emit('Gone', 'product', 'c'), cqrs.emit('Out', 'product', 'a', '{"n": 1}');
+SET client_min_messages = error;
+SELECT cqrs.drain('stocks');
+RESET client_min_messages;
+SELECT * FROM stocks, scarce, stock_truth;
+SELECT cqrs.discard((SELECT min(id) FROM cqrs.dead_letters WHERE projection = 'stock'::regclass), 'there never were so many') IS NOT NULL AS discarded;
+SELECT projection, status FROM state WHERE status <> 'running';
+SELECT cqrs.drain('stock'), cqrs.drain('scarce');
+SELECT * FROM stocks, scarce, stock_truth;
+DROP VIEW stock_truth;
+SELECT cqrs.drop_projection('stock', cascade => true);
+
 -- Who creates a projection over another needs SELECT on its serving view, at every batch; and not on its table, whose changes it follows by full evaluations then.
 CREATE ROLE regress_groups_reader;
 GRANT USAGE, CREATE ON SCHEMA groups_test TO regress_groups_reader;

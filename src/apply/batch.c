@@ -399,19 +399,16 @@ run_window(CqrsMember *member, const CqrsBatch *batch, bool captured)
 	Oid			owner = cqrs_apply_become_owner(member->version, &saved);
 
 	cqrs_spi_connect();
-	cqrs_feed_open(member->feed);
 	PG_TRY();
 	{
 		window = maintain(member, batch, owner, captured);
 	}
 	PG_CATCH();
 	{
-		cqrs_feed_close();
 		cqrs_program_forget(member->version->id);
 		PG_RE_THROW();
 	}
 	PG_END_TRY();
-	cqrs_feed_close();
 	if (window != NULL)
 	{
 		cqrs_delta_free(window);

@@ -162,14 +162,23 @@ lock_member(void *argument)
 }
 
 /*
- * apply_member applies a member's window.
+ * apply_member applies a member's window, and keeps what that changes in its table for those that read it.
  */
 static void
 apply_member(void *argument)
 {
 	Turn	   *turn = argument;
 
-	cqrs_member_apply(turn->member, turn->group->batch);
+	cqrs_feed_open(turn->member->feed);
+	PG_TRY();
+	{
+		cqrs_member_apply(turn->member, turn->group->batch);
+	}
+	PG_FINALLY();
+	{
+		cqrs_feed_close();
+	}
+	PG_END_TRY();
 }
 
 /*

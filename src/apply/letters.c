@@ -240,8 +240,12 @@ replay_version(const CqrsProjection *projection, Replay *replay)
 	cqrs_events_within(replay->version, replay->snapshot, replay_letters, replay);
 	UnregisterSnapshot(replay->snapshot);
 	if (replay->applied > 0)
+	{
 		cqrs_history_insert(projection->id, projection->view, replay->version->number, "retried", NULL, NULL,
 							psprintf("%lld dead letters were applied", (long long) replay->applied));
+		cqrs_apply_distrust_readers(replay->version, "dead letters of a projection that it reads were applied");
+		cqrs_shared_wake_at_commit();
+	}
 	cqrs_shared_announce_at_commit();
 }
 
@@ -256,7 +260,7 @@ go_on_with(int64 id, const char *discard_reason)
 	Replay		replay = {.target = id,.discard = discard_reason != NULL};
 
 	replay.version = cqrs_version_get(letter->version, false);
-	(void) cqrs_version_lock(letter->version, false);
+	(void) cqrs_group_lock(letter->version, false);
 	letter = get_letter(id, &projection);
 	if (letter->behind != 0 && discard_reason == NULL)
 		ereport(ERROR,
@@ -313,7 +317,7 @@ cqrs_retry_all(PG_FUNCTION_ARGS)
 
 		if (replay.version->state == CQRS_STATE_RETIRED || !cqrs_version_is_events(replay.version))
 			continue;
-		(void) cqrs_version_lock(replay.version->id, false);
+		(void) cqrs_group_lock(replay.version->id, false);
 		if (cqrs_dead_letter_list(replay.version->id, false) == NIL)
 			continue;
 		replay_version(projection, &replay);

@@ -59,7 +59,7 @@ cqrs_key_of_version(Oid table, Bitmapset **columns)
 	CqrsVersion *version = cqrs_version_of_table(table);
 
 	*columns = NULL;
-	if (version == NULL || (version->nkeys > 0 && version->state != CQRS_STATE_BUILDING))
+	if (version == NULL || cqrs_version_is_events(version) || (version->nkeys > 0 && version->state != CQRS_STATE_BUILDING))
 		return false;
 	for (int i = 0; i < version->nkeys; i++)
 	{
