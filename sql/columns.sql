@@ -46,7 +46,7 @@ SELECT * FROM cqrs.verify('page');
 
 -- Another read model asks for more: both sets grow.  What was captured before is read as it was written.
 UPDATE orders SET total = total + 1;
-SELECT cqrs.create_projection('notes', 'SELECT status, sum(length(note)) AS length, count(*) FROM orders GROUP BY status', '{status}');
+SELECT cqrs.create_projection('notes', 'SELECT status, sum(length(note)) AS length, count(DISTINCT note) FROM orders GROUP BY status', '{status}');
 SELECT cqrs.drain('notes');
 TABLE sets;
 UPDATE orders SET status = 'sent' WHERE id = 2;
@@ -152,9 +152,9 @@ SELECT count, sum FROM by_types ORDER BY sum;
 CREATE TABLE fixed (flag boolean, id bigint, skip integer, u uuid, gone integer, small smallint, d date, nm name, skip2 "char", last boolean, later text);
 INSERT INTO fixed SELECT true, i, 77, '00000000-0000-0000-0000-0000000000ff', 88, i, '2026-01-01', 'name ' || i, 'x', false, 'before' FROM generate_series(1, 3) AS i;
 ALTER TABLE fixed DROP COLUMN gone;
-SELECT cqrs.create_projection('by_fixed', 'SELECT flag, id, u, small, d, nm, last, count(*), max(later) AS later FROM fixed GROUP BY 1, 2, 3, 4, 5, 6, 7',
+SELECT cqrs.create_projection('by_fixed', 'SELECT flag, id, u, small, d, nm, last, count(*), max(DISTINCT later) AS later FROM fixed GROUP BY 1, 2, 3, 4, 5, 6, 7',
     '{flag,id,u,small,d,nm,last}');
-SELECT cqrs.create_projection('by_first', 'SELECT id, max(skip) AS skip, max(skip2) AS skip2 FROM fixed GROUP BY id', '{id}');
+SELECT cqrs.create_projection('by_first', 'SELECT id, max(DISTINCT skip) AS skip, max(DISTINCT skip2) AS skip2 FROM fixed GROUP BY id', '{id}');
 SELECT cqrs.drain() IS NULL AS filled;
 INSERT INTO fixed SELECT true, i, 77, '00000000-0000-0000-0000-0000000000ee', i, '2026-02-02', 'name ' || i, 'y', true, 'after' FROM generate_series(4, 6) AS i;
 INSERT INTO fixed (id) VALUES (7);
@@ -178,8 +178,8 @@ CREATE TABLE events_2025 PARTITION OF events FOR VALUES FROM ('2025-01-01') TO (
 CREATE TABLE events_2026 (ref integer, scrap text, remark text, scrap2 bigint, kind text, day date, amount numeric);
 ALTER TABLE events_2026 DROP COLUMN scrap, DROP COLUMN scrap2;
 ALTER TABLE events ATTACH PARTITION events_2026 FOR VALUES FROM ('2026-01-01') TO ('2027-01-01');
-SELECT cqrs.create_projection('by_kind', 'SELECT kind, sum(amount) AS amount, max(length(remark)) AS longest, count(*) FROM events GROUP BY kind', '{kind}');
-SELECT cqrs.create_projection('by_ref', 'SELECT ref, day, count(*), max(kind) AS kind FROM events GROUP BY ref, day', '{ref,day}');
+SELECT cqrs.create_projection('by_kind', 'SELECT kind, sum(amount) AS amount, max(DISTINCT length(remark)) AS longest, count(*) FROM events GROUP BY kind', '{kind}');
+SELECT cqrs.create_projection('by_ref', 'SELECT ref, day, count(*), max(DISTINCT kind) AS kind FROM events GROUP BY ref, day', '{ref,day}');
 SELECT cqrs.drain() AS changes;
 SELECT watched, imaged FROM sets WHERE source = 'events'::regclass;
 INSERT INTO events VALUES ('2025-05-05', 'a', 1, 'x', 1), ('2026-06-06', 'b', 2, 'y', 2), ('2026-07-07', 'a', 3, NULL, NULL);
@@ -200,7 +200,7 @@ RESET client_min_messages;
 CREATE TABLE base (a integer, b integer, c text);
 CREATE TABLE derived (c text, z integer, a integer, b integer);
 ALTER TABLE derived INHERIT base;
-SELECT cqrs.create_projection('bases', 'SELECT a, sum(b) AS b, min(c) AS c FROM base GROUP BY a', '{a}');
+SELECT cqrs.create_projection('bases', 'SELECT a, sum(b) AS b, min(DISTINCT c) AS c FROM base GROUP BY a', '{a}');
 SELECT cqrs.drain() AS changes;
 INSERT INTO base VALUES (1, 1, 'base');
 INSERT INTO derived VALUES ('derived', 1, 1, 2), ('other', 1, 2, 2);

@@ -23,11 +23,11 @@ $$SELECT regexp_replace(line, '(?<=^batch of ).*?(?=: [a-z])|[\d.]+(?= ms)', '..
 SET client_min_messages = notice;
 SELECT cqrs.create_projection('customer_page', 'SELECT c.id, c.name, array_agg(o.id ORDER BY o.id) AS orders FROM customer c LEFT JOIN "Order" o ON o.customer = c.id GROUP BY c.id');
 -- Of two columns together; of an expression; in a subquery, and below another one.
-SELECT cqrs.create_projection('product_shop', 'SELECT product, shop, max(quantity) AS most FROM line GROUP BY product, shop');
-SELECT cqrs.create_projection('month_page', 'SELECT date_trunc(''month'', placed) AS month, max(id) AS last FROM "Order" GROUP BY 1');
+SELECT cqrs.create_projection('product_shop', 'SELECT product, shop, max(DISTINCT quantity) AS most FROM line GROUP BY product, shop');
+SELECT cqrs.create_projection('month_page', 'SELECT date_trunc(''month'', placed) AS month, max(DISTINCT id) AS last FROM "Order" GROUP BY 1');
 SELECT cqrs.create_projection('bought', 'SELECT c.id, (SELECT max(quantity) FROM line l WHERE l."order" IN (SELECT o.id FROM "Order" o WHERE o.customer = c.id)) AS most FROM customer c');
 -- Of a partitioned table.
-SELECT cqrs.create_projection('sensor_page', 'SELECT sensor, max(value) AS most FROM reading GROUP BY sensor');
+SELECT cqrs.create_projection('sensor_page', 'SELECT sensor, max(DISTINCT value) AS most FROM reading GROUP BY sensor');
 -- Nothing is missing: primary keys lead there; the one row is evaluated; it is full.
 SELECT cqrs.create_projection('order_page', 'SELECT o.id, c.name FROM "Order" o LEFT JOIN customer c ON c.id = o.customer');
 SELECT cqrs.create_projection('order_lines', 'SELECT "order", max(quantity) AS most FROM line GROUP BY "order"');

@@ -384,7 +384,7 @@ maintain(CqrsMember *member, const CqrsBatch *batch, Oid owner, bool captured)
 	if (member->full)
 		cqrs_strategy_full(entry, batch->snapshot);
 	else if (window->changes > 0 || window->fed > 0)
-		member->full = cqrs_strategy_keys(entry, window, batch->snapshot);
+		member->full = cqrs_strategy_apply(entry, window, batch->snapshot);
 	return window;
 }
 

@@ -18,6 +18,9 @@ typedef struct CqrsProgramEntry CqrsProgramEntry;
 typedef enum CqrsStatementKind
 {
 	CQRS_STATEMENT_AFFECTED,	/* which: source; mask: sources with old images */
+	CQRS_STATEMENT_AFFECTED_UNITED, /* likewise */
+	CQRS_STATEMENT_CHANGE,		/* mask: sources that are added up */
+	CQRS_STATEMENT_COMBINE,		/* which: 1 if but for affected keys; mask: null pattern */
 	CQRS_STATEMENT_DISTINCT,
 	CQRS_STATEMENT_COMPUTE,		/* mask: null pattern, as in all below */
 	CQRS_STATEMENT_COMPUTE_EACH,
@@ -157,13 +160,67 @@ extern int64 cqrs_culprit_evaluate(CqrsProgramEntry *entry, Snapshot snapshot, T
 extern void cqrs_effort_keys(int64 keys);
 extern void cqrs_effort_written(int64 rows);
 
+/* ---- pattern.c: rows by the null pattern of their key ---- */
+
+/* Rows split by null pattern. */
+typedef struct CqrsPattern
+{
+	uint32		nulls;
+	Tuplestorestate *rows;
+	int64		nrows;
+	CqrsStatementKind compute;	/* by which statement they are recomputed */
+} CqrsPattern;
+
+/* A tuplestore for one batch. */
+extern Tuplestorestate *cqrs_pattern_store(void);
+
+/* The pattern in the list, made and added if it is not there. */
+extern CqrsPattern *cqrs_pattern_of(List **patterns, uint32 nulls);
+
+/* Puts a store's rows, whose key columns are 'key' (NULL: its first ones), into patterns.  The store is used up. */
+extern List *cqrs_pattern_split(const CqrsProgram *program, Tuplestorestate *store, int64 nrows, TupleDesc desc,
+								const AttrNumber *key);
+
+/* Runs the read-only statements of a key into a store; returns the rows. */
+extern int64 cqrs_pattern_select(List *statements, Snapshot snapshot, Tuplestorestate *into);
+
+/* Brings the table's rows of a pattern in line with computed ones; by the statement 'delete', made for so many 'rows', those that were not computed go. */
+extern void cqrs_pattern_merge(CqrsProgramEntry *entry, const CqrsPattern *computed, CqrsStatementKind delete, double rows,
+							   Snapshot snapshot);
+
+/* Recomputes affected keys of a pattern and merges what comes of them. */
+extern void cqrs_pattern_recompute(CqrsProgramEntry *entry, const CqrsPattern *affected, Snapshot snapshot);
+
 /* ---- strategy.c: statements in order ---- */
 
 /* The keys that a window's deltas affect, whatever that costs: columns as program->affected, repetitions possible. */
 extern Tuplestorestate *cqrs_strategy_affected(CqrsProgramEntry *entry, const CqrsWindow *window, Snapshot snapshot);
 
-/* Returns whether it came to a full evaluation after all, as the cheaper way. */
-extern bool cqrs_strategy_keys(CqrsProgramEntry *entry, CqrsWindow *window, Snapshot snapshot);
+/* A window being applied.  Masks have a bit for each source. */
+typedef struct CqrsWork
+{
+	CqrsProgramEntry *entry;
+	const CqrsWindow *window;	/* its deltas are offered */
+	Snapshot	snapshot;
+	uint64		old;			/* those with old images */
+	uint64		added;			/* those whose changes may be added up */
+	int64		nadded;			/* rows of their deltas */
+} CqrsWork;
+
+/* Applies a window; returns whether that was a full evaluation. */
+extern bool cqrs_strategy_apply(CqrsProgramEntry *entry, CqrsWindow *window, Snapshot snapshot);
+
+/* Keys that changes of some sources affect, by statements of a kind; -1 if a full evaluation is cheaper, or the statements fail. */
+extern int64 cqrs_strategy_find(const CqrsWork *work, CqrsStatementKind kind, uint64 sources, Tuplestorestate **affected);
+
+/* Decides how the keys of each pattern are recomputed; false if a full evaluation is cheaper. */
+extern bool cqrs_strategy_choose(CqrsProgramEntry *entry, List *patterns);
+
+/* ---- delta_add.c: changes added up ---- */
+
+/* Applies a window by adding what has changed; false, with nothing done, if that cannot be computed.  'full': it came to a full evaluation. */
+extern bool cqrs_delta_add(const CqrsWork *work, bool *full);
+
 extern void cqrs_strategy_full(CqrsProgramEntry *entry, Snapshot snapshot);
 extern void cqrs_strategy_repair(CqrsProgramEntry *entry, Tuplestorestate *keys, int64 nkeys, Snapshot snapshot);
 extern void cqrs_strategy_sample(CqrsProgramEntry *entry, CqrsSample *sample, Snapshot snapshot);

@@ -188,20 +188,35 @@ cqrs_program_forget(int32 version)
 }
 
 /*
+ * sources_of returns the sources that a mask has bits for, and those that it has no place for.
+ */
+static Bitmapset *
+sources_of(const CqrsProgram *program, uint64 mask)
+{
+	Bitmapset  *sources = NULL;
+
+	for (int i = 0; i < program->nsources; i++)
+		if (i >= 64 || (mask & (UINT64CONST(1) << i)))
+			sources = bms_add_member(sources, i);
+	return sources;
+}
+
+/*
  * texts_of asks plan/ for the statements of a key, as a List of char *.
  */
 static List *
 texts_of(const CqrsProgram *program, const CqrsStatementKey *key)
 {
-	Bitmapset  *changed = NULL;
-
 	switch (key->kind)
 	{
 		case CQRS_STATEMENT_AFFECTED:
-			for (int i = 0; i < program->nsources; i++)
-				if (i >= 64 || (key->mask & (UINT64CONST(1) << i)))
-					changed = bms_add_member(changed, i);
-			return cqrs_plan_affected(program, key->which, changed);
+			return cqrs_plan_affected(program, key->which, sources_of(program, key->mask));
+		case CQRS_STATEMENT_AFFECTED_UNITED:
+			return cqrs_plan_affected_united(program, key->which, sources_of(program, key->mask));
+		case CQRS_STATEMENT_CHANGE:
+			return list_make1(cqrs_plan_change(program, sources_of(program, key->mask)));
+		case CQRS_STATEMENT_COMBINE:
+			return list_make1(cqrs_plan_combine(program, key->mask, key->which != 0));
 		case CQRS_STATEMENT_DISTINCT:
 			return list_make1(cqrs_plan_distinct(program));
 		case CQRS_STATEMENT_COMPUTE:
@@ -251,9 +266,9 @@ prepare(CqrsProgramEntry *entry, const CqrsStatementKey *key, double rows)
 	statement->key = *key;
 	statement->rows = rows;
 	statement->prepared = NIL;
-	entry->statements = lappend(entry->statements, statement);
 	foreach(cell, texts)
 		statement->prepared = lappend(statement->prepared, cqrs_spi_prepare(lfirst(cell), 0, NULL, true));
+	entry->statements = lappend(entry->statements, statement);
 	list_free_deep(texts);
 	MemoryContextSwitchTo(before);
 	return statement;
@@ -261,8 +276,6 @@ prepare(CqrsProgramEntry *entry, const CqrsStatementKey *key, double rows)
 
 /*
  * statement_of returns the prepared statements for a kind, what it is of, its mask and the rows it will meet.
- *
- * An error half way through preparing leaves a short list behind; cqrs_program_forget, which every failed batch calls, mends that.
  */
 static Statement *
 statement_of(CqrsProgramEntry *entry, CqrsStatementKind kind, int which, uint64 mask, double rows)

@@ -1,11 +1,9 @@
 /*
  * apply/strategy.c
- *		The strategies at run time: affected keys, compute, merge; or a full evaluation and its differences.
+ *		The strategies at run time: what is cheapest for a window, by the planner's estimates; affected keys; or a full evaluation and its differences.
  *
- * Keys of a definition of more than one level can be recomputed all at once or one by one, or it can be evaluated as a whole; the planner's estimates decide.
- *
- * Keys are handled by null pattern (a bit for each key column that is null), since equality does not find nulls: all rows of one pattern go through
- * statements made for it.  Almost always there is one pattern, without nulls.
+ * A window of a definition that is followed by delta can be added up (delta_add.c), its keys can be recomputed, all at once or one by one, or the definition
+ * can be evaluated as a whole.
  *
  * Runs inside a nesting of SPI, under the owner's identity and the batch's snapshot.  Compute and merge are two statements: rows
  * reach SQL through the named relations of base/spi.h only.
@@ -16,10 +14,7 @@
 #include "apply/parts.h"
 #include "catalog/pg_type.h"
 #include "executor/tuptable.h"
-#include "lib/stringinfo.h"
-#include "miscadmin.h"
-#include "utils/array.h"
-#include "utils/builtins.h"
+#include "utils/float.h"
 #include "utils/lsyscache.h"
 
 /* What costs less than this, in the planner's units, is not held against a full evaluation: there is nothing to be gained. */
@@ -28,214 +23,11 @@
 /* What a computed row costs when it is held against the table, changed or not. */
 #define MERGE_ROW_COST 0.25
 
+/* What a changed group costs when it is looked up in the table, put together with it, and merged. */
+#define ADD_ROW_COST 0.5
+
 /* The planner charges each look-up as if no other had been made before and nothing were in memory; but what is looked at was just written. */
 #define ONE_BY_ONE_DISCOUNT 0.2
-
-/* Rows split by null pattern. */
-typedef struct Pattern
-{
-	uint32		nulls;
-	Tuplestorestate *rows;
-	int64		nrows;
-	CqrsStatementKind compute;	/* by which statement they are recomputed */
-} Pattern;
-
-/*
- * new_store makes a tuplestore for one batch.
- */
-static Tuplestorestate *
-new_store(void)
-{
-	return tuplestore_begin_heap(false, false, work_mem);
-}
-
-/*
- * pattern_of finds or makes the pattern in the list.
- */
-static Pattern *
-pattern_of(List **patterns, uint32 nulls)
-{
-	ListCell   *cell;
-	Pattern    *pattern;
-
-	foreach(cell, *patterns)
-	{
-		pattern = lfirst(cell);
-		if (pattern->nulls == nulls)
-			return pattern;
-	}
-	pattern = palloc(sizeof(Pattern));
-	pattern->nulls = nulls;
-	pattern->rows = new_store();
-	pattern->nrows = 0;
-	pattern->compute = CQRS_STATEMENT_COMPUTE;
-	*patterns = lappend(*patterns, pattern);
-	return pattern;
-}
-
-/*
- * nulls_of returns the null pattern of a row whose key columns are 'key' (NULL: its first ones).
- */
-static uint32
-nulls_of(TupleTableSlot *slot, const AttrNumber *key, int nkeys)
-{
-	uint32		nulls = 0;
-
-	for (int i = 0; i < nkeys; i++)
-		if (slot_attisnull(slot, key ? key[i] : i + 1))
-			nulls |= 1u << i;
-	return nulls;
-}
-
-/*
- * split puts a store's rows into patterns; where the key cannot be null the store is the one pattern as it is.
- */
-static List *
-split(const CqrsProgram *program, Tuplestorestate *store, int64 nrows, TupleDesc desc, const AttrNumber *key)
-{
-	List	   *patterns = NIL;
-	TupleTableSlot *slot;
-
-	if (bms_is_empty(program->key_nullable))
-	{
-		Pattern    *whole = palloc(sizeof(Pattern));
-
-		whole->nulls = 0;
-		whole->rows = store;
-		whole->nrows = nrows;
-		whole->compute = CQRS_STATEMENT_COMPUTE;
-		return list_make1(whole);
-	}
-	slot = MakeSingleTupleTableSlot(desc, &TTSOpsMinimalTuple);
-	while (tuplestore_gettupleslot(store, true, false, slot))
-	{
-		Pattern    *pattern = pattern_of(&patterns, nulls_of(slot, key, program->nkeys));
-
-		tuplestore_puttupleslot(pattern->rows, slot);
-		pattern->nrows++;
-	}
-	ExecDropSingleTupleTableSlot(slot);
-	tuplestore_end(store);
-	return patterns;
-}
-
-/*
- * select_into runs the read-only statements of a key, one after the other, into a store; returns the rows.
- */
-static int64
-select_into(List *statements, Snapshot snapshot, Tuplestorestate *into)
-{
-	int64		nrows = 0;
-	ListCell   *cell;
-
-	foreach(cell, statements)
-		nrows += cqrs_spi_select(lfirst(cell), snapshot, into);
-	return nrows;
-}
-
-/*
- * raise_duplicate names a key that the definition yields twice, given its columns as text[].
- */
-static void
-raise_duplicate(const CqrsProgram *program, ArrayType *key)
-{
-	StringInfoData names;
-	StringInfoData values;
-	Datum	   *elements;
-	bool	   *nulls;
-	int			count;
-
-	deconstruct_array(key, TEXTOID, -1, false, TYPALIGN_INT, &elements, &nulls, &count);
-	initStringInfo(&names);
-	initStringInfo(&values);
-	for (int i = 0; i < program->nkeys; i++)
-	{
-		const char *separator = i ? ", " : "";
-
-		appendStringInfo(&names, "%s%s", separator, NameStr(TupleDescAttr(program->row, program->key[i] - 1)->attname));
-		appendStringInfo(&values, "%s%s", separator, nulls[i] ? "null" : TextDatumGetCString(elements[i]));
-	}
-	ereport(ERROR,
-			(errcode(ERRCODE_UNIQUE_VIOLATION),
-			 errmsg("the key of projection \"%s\" is not unique", get_rel_name(program->table)),
-			 program->nkeys == 0 ? errdetail("Its query yields more than one row, and the key '{}' promises one.") :
-			 errdetail("Key (%s)=(%s) occurs more than once in its query.", names.data, values.data),
-			 errhint("Mend the data, or define the projection with a key that tells its rows apart.")));
-}
-
-/*
- * check_duplicates makes sure the computed rows of a pattern have distinct keys, where the query does not prove it.
- */
-static void
-check_duplicates(CqrsProgramEntry *entry, const Pattern *computed, Snapshot snapshot)
-{
-	const CqrsProgram *program = cqrs_program_of(entry);
-	Tuplestorestate *found;
-	TupleTableSlot *slot;
-	TupleDesc	desc;
-
-	if (program->key_unique || computed->nrows < 2)
-		return;
-	found = new_store();
-	if (select_into(cqrs_program_statements(entry, CQRS_STATEMENT_DUPLICATE, 0, computed->nulls, computed->nrows),
-					snapshot, found) > 0)
-	{
-		desc = CreateTemplateTupleDesc(1);
-		TupleDescInitEntry(desc, 1, "key", TEXTARRAYOID, -1, 0);
-		slot = MakeSingleTupleTableSlot(desc, &TTSOpsMinimalTuple);
-		(void) tuplestore_gettupleslot(found, true, false, slot);
-		slot_getallattrs(slot);
-		raise_duplicate(program, DatumGetArrayTypeP(slot->tts_values[0]));
-	}
-	tuplestore_end(found);
-}
-
-/*
- * write_all runs the writing statements of a key.
- */
-static void
-write_all(List *statements, Snapshot snapshot)
-{
-	ListCell   *cell;
-
-	foreach(cell, statements)
-		(void) cqrs_apply_write(lfirst(cell), snapshot);
-}
-
-/*
- * merge_pattern brings the table's rows of one null pattern in line with the computed ones.
- *
- * Vanished keys go first: a row that takes over a unique value must find it free.
- */
-static void
-merge_pattern(CqrsProgramEntry *entry, const Pattern *computed, CqrsStatementKind delete, double rows, Snapshot snapshot)
-{
-	const CqrsProgram *program = cqrs_program_of(entry);
-
-	cqrs_spi_offer(CQRS_COMPUTED, program->row, computed->rows, computed->nrows);
-	check_duplicates(entry, computed, snapshot);
-	write_all(cqrs_program_statements(entry, delete, 0, computed->nulls, rows), snapshot);
-	if (computed->nrows > 0)
-		write_all(cqrs_program_statements(entry, CQRS_STATEMENT_MERGE, 0, computed->nulls, computed->nrows), snapshot);
-	cqrs_spi_withdraw(CQRS_COMPUTED);
-}
-
-/*
- * recompute_pattern recomputes affected keys of one null pattern and merges what comes of them.
- */
-static void
-recompute_pattern(CqrsProgramEntry *entry, const Pattern *affected, Snapshot snapshot)
-{
-	const CqrsProgram *program = cqrs_program_of(entry);
-	Pattern		computed = {.nulls = affected->nulls, .rows = new_store()};
-
-	cqrs_spi_offer(CQRS_AFFECTED, program->affected, affected->rows, affected->nrows);
-	computed.nrows = cqrs_culprit_compute(entry, affected->compute, affected->nulls, affected->rows, affected->nrows, snapshot,
-										  computed.rows);
-	merge_pattern(entry, &computed, CQRS_STATEMENT_DELETE, affected->nrows, snapshot);
-	cqrs_spi_withdraw(CQRS_AFFECTED);
-	tuplestore_end(computed.rows);
-}
 
 /*
  * add_table_patterns adds, without rows, the null patterns that occur in the table only: all their rows must go.
@@ -243,18 +35,18 @@ recompute_pattern(CqrsProgramEntry *entry, const Pattern *affected, Snapshot sna
 static void
 add_table_patterns(CqrsProgramEntry *entry, List **patterns, Snapshot snapshot)
 {
-	Tuplestorestate *found = new_store();
+	Tuplestorestate *found = cqrs_pattern_store();
 	TupleDesc	desc = CreateTemplateTupleDesc(1);
 	TupleTableSlot *slot;
 
 	TupleDescInitEntry(desc, 1, "nulls", INT8OID, -1, 0);
-	(void) select_into(cqrs_program_statements(entry, CQRS_STATEMENT_PATTERNS, 0, 0, 0), snapshot, found);
+	(void) cqrs_pattern_select(cqrs_program_statements(entry, CQRS_STATEMENT_PATTERNS, 0, 0, 0), snapshot, found);
 	slot = MakeSingleTupleTableSlot(desc, &TTSOpsMinimalTuple);
 	while (tuplestore_gettupleslot(found, true, false, slot))
 	{
 		bool		isnull;
 
-		(void) pattern_of(patterns, DatumGetInt64(slot_getattr(slot, 1, &isnull)));
+		(void) cqrs_pattern_of(patterns, DatumGetInt64(slot_getattr(slot, 1, &isnull)));
 	}
 	ExecDropSingleTupleTableSlot(slot);
 	tuplestore_end(found);
@@ -267,9 +59,9 @@ void
 cqrs_strategy_full(CqrsProgramEntry *entry, Snapshot snapshot)
 {
 	const CqrsProgram *program = cqrs_program_of(entry);
-	Tuplestorestate *computed = new_store();
+	Tuplestorestate *computed = cqrs_pattern_store();
 	int64		ncomputed = cqrs_culprit_evaluate(entry, snapshot, computed);
-	List	   *patterns = split(program, computed, ncomputed, program->row, program->key);
+	List	   *patterns = cqrs_pattern_split(program, computed, ncomputed, program->stored, program->key);
 	ListCell   *cell;
 
 	cqrs_effort_strategy("full");
@@ -277,9 +69,9 @@ cqrs_strategy_full(CqrsProgramEntry *entry, Snapshot snapshot)
 		add_table_patterns(entry, &patterns, snapshot);
 	foreach(cell, patterns)
 	{
-		Pattern    *pattern = lfirst(cell);
+		CqrsPattern    *pattern = lfirst(cell);
 
-		merge_pattern(entry, pattern, CQRS_STATEMENT_DELETE_FULL, pattern->nrows, snapshot);
+		cqrs_pattern_merge(entry, pattern, CQRS_STATEMENT_DELETE_FULL, pattern->nrows, snapshot);
 		tuplestore_end(pattern->rows);
 	}
 }
@@ -291,15 +83,26 @@ static int64
 each_once(CqrsProgramEntry *entry, Tuplestorestate **affected, int64 naffected, Snapshot snapshot)
 {
 	const CqrsProgram *program = cqrs_program_of(entry);
-	Tuplestorestate *once = new_store();
+	Tuplestorestate *once = cqrs_pattern_store();
 	int64		nonce;
 
 	cqrs_spi_offer(CQRS_AFFECTED, program->affected, *affected, naffected);
-	nonce = select_into(cqrs_program_statements(entry, CQRS_STATEMENT_DISTINCT, 0, 0, naffected), snapshot, once);
+	nonce = cqrs_pattern_select(cqrs_program_statements(entry, CQRS_STATEMENT_DISTINCT, 0, 0, naffected), snapshot, once);
 	cqrs_spi_withdraw(CQRS_AFFECTED);
 	tuplestore_end(*affected);
 	*affected = once;
 	return nonce;
+}
+
+/*
+ * full_cost returns what a full evaluation costs.
+ */
+static double
+full_cost(CqrsProgramEntry *entry)
+{
+	CqrsEstimate full = cqrs_program_estimate(entry, CQRS_STATEMENT_EVALUATE, 0, 0, 0);
+
+	return full.cost + MERGE_ROW_COST * full.rows;
 }
 
 /*
@@ -308,19 +111,34 @@ each_once(CqrsProgramEntry *entry, Tuplestorestate **affected, int64 naffected, 
 static bool
 is_worth_it(CqrsProgramEntry *entry, double cost)
 {
-	CqrsEstimate full;
-
-	if (cost < CHEAP_COST)
-		return true;
-	full = cqrs_program_estimate(entry, CQRS_STATEMENT_EVALUATE, 0, 0, 0);
-	return cost < full.cost + MERGE_ROW_COST * full.rows;
+	return cost < CHEAP_COST || cost < full_cost(entry);
 }
 
 /*
- * choose_statements decides how the keys of each null pattern are recomputed; false if a full evaluation is cheaper.
+ * compute_cost returns what it costs to recompute so many keys of a pattern, of which the rows are offered, and by which statement that is.
+ *
+ * One by one is a way for definitions of more than one level only.
  */
-static bool
-choose_statements(CqrsProgramEntry *entry, List *patterns)
+static double
+compute_cost(CqrsProgramEntry *entry, uint32 nulls, double nrows, CqrsStatementKind *compute)
+{
+	double		at_once = cqrs_program_estimate(entry, CQRS_STATEMENT_COMPUTE, 0, nulls, nrows).cost;
+	double		one_by_one;
+
+	*compute = CQRS_STATEMENT_COMPUTE;
+	if (!cqrs_program_of(entry)->nested)
+		return at_once + MERGE_ROW_COST * nrows;
+	one_by_one = ONE_BY_ONE_DISCOUNT * cqrs_program_estimate(entry, CQRS_STATEMENT_COMPUTE_EACH, 0, nulls, nrows).cost;
+	if (one_by_one < at_once)
+		*compute = CQRS_STATEMENT_COMPUTE_EACH;
+	return Min(one_by_one, at_once) + MERGE_ROW_COST * nrows;
+}
+
+/*
+ * cqrs_strategy_choose decides how the keys of each null pattern are recomputed; false if a full evaluation is cheaper.
+ */
+bool
+cqrs_strategy_choose(CqrsProgramEntry *entry, List *patterns)
 {
 	const CqrsProgram *program = cqrs_program_of(entry);
 	double		cost = 0;
@@ -328,83 +146,72 @@ choose_statements(CqrsProgramEntry *entry, List *patterns)
 
 	foreach(cell, patterns)
 	{
-		Pattern    *pattern = lfirst(cell);
-		double		at_once;
-		double		one_by_one;
+		CqrsPattern *pattern = lfirst(cell);
 
+		if (pattern->nrows == 0)
+			continue;
 		cqrs_spi_offer(CQRS_AFFECTED, program->affected, pattern->rows, pattern->nrows);
-		at_once = cqrs_program_estimate(entry, CQRS_STATEMENT_COMPUTE, 0, pattern->nulls, pattern->nrows).cost;
-		one_by_one = ONE_BY_ONE_DISCOUNT *
-			cqrs_program_estimate(entry, CQRS_STATEMENT_COMPUTE_EACH, 0, pattern->nulls, pattern->nrows).cost;
+		cost += compute_cost(entry, pattern->nulls, pattern->nrows, &pattern->compute);
 		cqrs_spi_withdraw(CQRS_AFFECTED);
-		pattern->compute = one_by_one < at_once ? CQRS_STATEMENT_COMPUTE_EACH : CQRS_STATEMENT_COMPUTE;
-		cost += Min(one_by_one, at_once) + MERGE_ROW_COST * pattern->nrows;
 	}
 	return is_worth_it(entry, cost);
 }
 
 /*
- * offer_deltas makes the deltas of a window known to statements; returns which have old images, as a mask.
+ * affected_estimate returns what the planner expects of finding the keys that changes of some sources affect.
  */
-static uint64
-offer_deltas(const CqrsProgram *program, const CqrsWindow *window)
+static CqrsEstimate
+affected_estimate(const CqrsWork *work, CqrsStatementKind kind, uint64 sources)
 {
-	uint64		changed = 0;
+	CqrsEstimate sum = {0};
 
-	for (int i = 0; i < window->nsources; i++)
-	{
-		cqrs_spi_offer(psprintf("%s%d", CQRS_DELTA_PREFIX, i), program->sources[i].delta, window->deltas[i].rows,
-					   window->deltas[i].nrows);
-		if (window->deltas[i].has_old && i < 64)
-			changed |= UINT64CONST(1) << i;
-	}
-	return changed;
+	for (int i = 0; i < work->window->nsources; i++)
+		if (work->window->deltas[i].nrows > 0 && (i >= 64 || sources & (UINT64CONST(1) << i)))
+		{
+			CqrsEstimate estimate = cqrs_program_estimate(work->entry, kind, i, work->old, work->window->deltas[i].nrows);
+
+			sum.cost += estimate.cost;
+			sum.rows += estimate.rows;
+		}
+	return sum;
 }
 
 /*
- * find_affected has the statements of all changed sources find affected keys, each once where that matters; -1 if a full evaluation is cheaper, or they fail.
+ * cqrs_strategy_find has the statements of some of the changed sources find affected keys, each once where that matters; -1 if a full evaluation is
+ * cheaper, or they fail.
  *
  * They see rows as they were between two changes, and what some of these held may be what the query fails on: a full evaluation sees only what there is now.
  */
-static int64
-find_affected(CqrsProgramEntry *entry, const CqrsWindow *window, Tuplestorestate **affected, Snapshot snapshot)
+int64
+cqrs_strategy_find(const CqrsWork *work, CqrsStatementKind kind, uint64 sources, Tuplestorestate **affected)
 {
-	const CqrsProgram *program = cqrs_program_of(entry);
-	uint64		changed = offer_deltas(program, window);
+	const CqrsProgram *program = cqrs_program_of(work->entry);
+	bool		worth_it = is_worth_it(work->entry, affected_estimate(work, kind, sources).cost);
 	int64		naffected = 0;
-	double		cost = 0;
-	bool		worth_it;
 
-	for (int i = 0; i < window->nsources; i++)
-		if (window->deltas[i].nrows > 0)
-			cost += cqrs_program_estimate(entry, CQRS_STATEMENT_AFFECTED, i, changed, window->deltas[i].nrows).cost;
-	worth_it = is_worth_it(entry, cost);
-	*affected = new_store();
-	for (int i = 0; worth_it && i < window->nsources; i++)
-		if (window->deltas[i].nrows > 0)
-			worth_it = cqrs_culprit_try(cqrs_program_statements(entry, CQRS_STATEMENT_AFFECTED, i, changed,
-																window->deltas[i].nrows),
-										snapshot, *affected, &naffected);
-	for (int i = 0; i < window->nsources; i++)
-		cqrs_spi_withdraw(psprintf("%s%d", CQRS_DELTA_PREFIX, i));
+	*affected = cqrs_pattern_store();
+	for (int i = 0; worth_it && i < work->window->nsources; i++)
+		if (work->window->deltas[i].nrows > 0 && (i >= 64 || sources & (UINT64CONST(1) << i)))
+			worth_it = cqrs_culprit_try(cqrs_program_statements(work->entry, kind, i, work->old, work->window->deltas[i].nrows),
+										work->snapshot, *affected, &naffected);
 	if (!worth_it)
 		return -1;
 	if (program->nested && program->nkeys > 0 && naffected > 1)
-		return each_once(entry, affected, naffected, snapshot);
+		return each_once(work->entry, affected, naffected, work->snapshot);
 	return naffected;
 }
 
 /*
- * cqrs_strategy_keys finds the keys that a window's deltas affect, and recomputes those only.
+ * recompute finds the keys that a window affects, and recomputes those only; returns whether it came to a full evaluation.
  *
  * The one row of a definition without a key is evaluated if anything affects it.
  */
-bool
-cqrs_strategy_keys(CqrsProgramEntry *entry, CqrsWindow *window, Snapshot snapshot)
+static bool
+recompute(const CqrsWork *work)
 {
-	const CqrsProgram *program = cqrs_program_of(entry);
+	const CqrsProgram *program = cqrs_program_of(work->entry);
 	Tuplestorestate *affected;
-	int64		naffected = find_affected(entry, window, &affected, snapshot);
+	int64		naffected = cqrs_strategy_find(work, CQRS_STATEMENT_AFFECTED, ~UINT64CONST(0), &affected);
 	List	   *patterns = NIL;
 	bool		full = naffected < 0;
 	ListCell   *cell;
@@ -413,21 +220,160 @@ cqrs_strategy_keys(CqrsProgramEntry *entry, CqrsWindow *window, Snapshot snapsho
 	cqrs_effort_keys(Max(naffected, 0));
 	if (naffected > 0 && program->nkeys > 0)
 	{
-		patterns = split(program, affected, naffected, program->affected, NULL);
-		full = program->nested && !choose_statements(entry, patterns);
+		patterns = cqrs_pattern_split(program, affected, naffected, program->affected, NULL);
+		full = !cqrs_strategy_choose(work->entry, patterns);
 	}
 	else
 		tuplestore_end(affected);
 	if (full || (naffected > 0 && program->nkeys == 0))
-		cqrs_strategy_full(entry, snapshot);
+		cqrs_strategy_full(work->entry, work->snapshot);
 	foreach(cell, patterns)
 	{
-		Pattern    *pattern = lfirst(cell);
+		CqrsPattern *pattern = lfirst(cell);
 
 		if (!full)
-			recompute_pattern(entry, pattern, snapshot);
+			cqrs_pattern_recompute(work->entry, pattern, work->snapshot);
 		tuplestore_end(pattern->rows);
 	}
+	return full;
+}
+
+/*
+ * has_keys tells whether affected keys can be found for all that has changed.
+ */
+static bool
+has_keys(const CqrsWork *work)
+{
+	for (int i = 0; i < work->window->nsources; i++)
+		if (work->window->deltas[i].nrows > 0 && !cqrs_program_of(work->entry)->sources[i].keys)
+			return false;
+	return true;
+}
+
+/*
+ * recompute_cost returns what it costs, as far as that can be told before the keys are found.
+ */
+static double
+recompute_cost(const CqrsWork *work)
+{
+	const CqrsProgram *program = cqrs_program_of(work->entry);
+	CqrsEstimate found;
+	CqrsStatementKind compute;
+	Tuplestorestate *none;
+	double		cost;
+
+	if (!has_keys(work))
+		return get_float8_infinity();
+	found = affected_estimate(work, CQRS_STATEMENT_AFFECTED, ~UINT64CONST(0));
+	if (program->nkeys == 0)
+		return found.cost + full_cost(work->entry);
+	none = cqrs_pattern_store();
+	cqrs_spi_offer(CQRS_AFFECTED, program->affected, none, Max(found.rows, 1));
+	cost = found.cost + compute_cost(work->entry, 0, Max(found.rows, 1), &compute);
+	cqrs_spi_withdraw(CQRS_AFFECTED);
+	tuplestore_end(none);
+	return cost;
+}
+
+/*
+ * find_added finds out which of the changed sources may be added up; none if they occur in the query too often for that.
+ */
+static void
+find_added(CqrsWork *work)
+{
+	const CqrsProgram *program = cqrs_program_of(work->entry);
+	Bitmapset  *added = NULL;
+
+	for (int i = 0; i < program->nsources && i < 64; i++)
+		if (work->window->deltas[i].nrows > 0 && program->sources[i].strategy == CQRS_STRATEGY_DELTA)
+		{
+			work->added |= UINT64CONST(1) << i;
+			work->nadded += work->window->deltas[i].nrows;
+			added = bms_add_member(added, i);
+		}
+	if (program->nsources > 64 || (added != NULL && cqrs_plan_occurrences(program, added) > CQRS_OCCURRENCES_LIMIT))
+		work->added = 0;
+}
+
+/*
+ * cheapest decides how a window is applied.
+ */
+static CqrsStrategy
+cheapest(const CqrsWork *work)
+{
+	CqrsEstimate change;
+	double		add;
+	double		recomputed;
+	double		full;
+
+	if (work->added == 0)
+		return CQRS_STRATEGY_KEYS;
+	change = cqrs_program_estimate(work->entry, CQRS_STATEMENT_CHANGE, 0, work->added, work->nadded);
+	add = change.cost + ADD_ROW_COST * change.rows +
+		affected_estimate(work, CQRS_STATEMENT_AFFECTED_UNITED, ~work->added).cost;
+	if (add < CHEAP_COST)
+		return CQRS_STRATEGY_DELTA;
+	recomputed = recompute_cost(work);
+	full = full_cost(work->entry);
+	if (add < recomputed && add < full)
+		return CQRS_STRATEGY_DELTA;
+	return recomputed < full ? CQRS_STRATEGY_KEYS : CQRS_STRATEGY_FULL;
+}
+
+/*
+ * offer_deltas makes the deltas of a window known to statements, and notes which have old images.
+ */
+static void
+offer_deltas(CqrsWork *work)
+{
+	const CqrsProgram *program = cqrs_program_of(work->entry);
+
+	for (int i = 0; i < work->window->nsources; i++)
+	{
+		const CqrsDelta *delta = &work->window->deltas[i];
+
+		cqrs_spi_offer(psprintf("%s%d", CQRS_DELTA_PREFIX, i), program->sources[i].delta, delta->rows, delta->nrows);
+		if (delta->has_old && i < 64)
+			work->old |= UINT64CONST(1) << i;
+	}
+}
+
+/*
+ * withdraw_deltas takes them back.
+ */
+static void
+withdraw_deltas(const CqrsWindow *window)
+{
+	for (int i = 0; i < window->nsources; i++)
+		cqrs_spi_withdraw(psprintf("%s%d", CQRS_DELTA_PREFIX, i));
+}
+
+/*
+ * cqrs_strategy_apply applies a window in the cheapest way that is exact; returns whether that was a full evaluation.
+ *
+ * What changes add to groups cannot always be computed: rows that were there only within the window, or never together, are in it, and the query may fail on
+ * them.  Affected keys are found without computing anything of such rows but what leads to the key.
+ */
+bool
+cqrs_strategy_apply(CqrsProgramEntry *entry, CqrsWindow *window, Snapshot snapshot)
+{
+	CqrsWork	work = {.entry = entry, .window = window, .snapshot = snapshot};
+	CqrsStrategy strategy;
+	bool		full = false;
+
+	offer_deltas(&work);
+	find_added(&work);
+	strategy = cheapest(&work);
+	if (strategy == CQRS_STRATEGY_DELTA && !cqrs_delta_add(&work, &full))
+		strategy = CQRS_STRATEGY_KEYS;
+	if (strategy == CQRS_STRATEGY_KEYS && has_keys(&work))
+		full = recompute(&work);
+	else if (strategy != CQRS_STRATEGY_DELTA)
+	{
+		full = true;
+		cqrs_strategy_full(entry, snapshot);
+	}
+	withdraw_deltas(window);
 	return full;
 }
 
@@ -438,10 +384,10 @@ static List *
 patterns_of(CqrsProgramEntry *entry, Tuplestorestate *keys, int64 nkeys)
 {
 	const CqrsProgram *program = cqrs_program_of(entry);
-	List	   *patterns = split(program, keys, nkeys, program->affected, NULL);
+	List	   *patterns = cqrs_pattern_split(program, keys, nkeys, program->affected, NULL);
 
 	if (program->nested)
-		(void) choose_statements(entry, patterns);
+		(void) cqrs_strategy_choose(entry, patterns);
 	return patterns;
 }
 
@@ -462,9 +408,9 @@ cqrs_strategy_repair(CqrsProgramEntry *entry, Tuplestorestate *keys, int64 nkeys
 	nkeys = each_once(entry, &keys, nkeys, snapshot);
 	foreach(cell, patterns_of(entry, keys, nkeys))
 	{
-		Pattern    *pattern = lfirst(cell);
+		CqrsPattern    *pattern = lfirst(cell);
 
-		recompute_pattern(entry, pattern, snapshot);
+		cqrs_pattern_recompute(entry, pattern, snapshot);
 		tuplestore_end(pattern->rows);
 	}
 }
@@ -478,7 +424,7 @@ sample_keys(CqrsProgramEntry *entry, const CqrsSample *sample, Tuplestorestate *
 	const CqrsProgram *program = cqrs_program_of(entry);
 	int64		nkeys = 0;
 
-	*keys = new_store();
+	*keys = cqrs_pattern_store();
 	for (int of_table = 0; of_table <= 1; of_table++)
 	{
 		char	   *text = cqrs_plan_sample(program, of_table, sample->seed, sample->below);
@@ -508,6 +454,36 @@ check_types(const CqrsProgram *program)
 }
 
 /*
+ * select_shown runs read-only statements whose rows are as the table holds them, and takes those that are the query's into a store; returns how many.
+ */
+static int64
+select_shown(const CqrsProgram *program, List *statements, Snapshot snapshot, Tuplestorestate *into)
+{
+	int			last = program->stored->natts;
+	Tuplestorestate *all;
+	TupleTableSlot *slot;
+	int64		nshown = 0;
+
+	if (last == program->row->natts || strcmp(NameStr(TupleDescAttr(program->stored, last - 1)->attname), CQRS_SHOWN) != 0)
+		return cqrs_pattern_select(statements, snapshot, into);
+	all = cqrs_pattern_store();
+	(void) cqrs_pattern_select(statements, snapshot, all);
+	slot = MakeSingleTupleTableSlot(program->stored, &TTSOpsMinimalTuple);
+	while (tuplestore_gettupleslot(all, true, false, slot))
+	{
+		bool		isnull;
+
+		if (!DatumGetBool(slot_getattr(slot, last, &isnull)) || isnull)
+			continue;
+		tuplestore_puttupleslot(into, slot);
+		nshown++;
+	}
+	ExecDropSingleTupleTableSlot(slot);
+	tuplestore_end(all);
+	return nshown;
+}
+
+/*
  * cqrs_strategy_sample picks keys, and puts what the definition yields for them and what the table holds into the sample's stores.
  */
 void
@@ -521,13 +497,15 @@ cqrs_strategy_sample(CqrsProgramEntry *entry, CqrsSample *sample, Snapshot snaps
 	sample->keys = sample_keys(entry, sample, &keys, snapshot);
 	foreach(cell, patterns_of(entry, keys, sample->keys))
 	{
-		Pattern    *pattern = lfirst(cell);
+		CqrsPattern *pattern = lfirst(cell);
+		CqrsStatement *found;
 
 		cqrs_spi_offer(CQRS_AFFECTED, program->affected, pattern->rows, pattern->nrows);
-		sample->nexpected += select_into(cqrs_program_statements(entry, pattern->compute, 0, pattern->nulls, pattern->nrows),
-										 snapshot, sample->expected);
-		sample->nfound += cqrs_spi_select(cqrs_spi_prepare(cqrs_plan_found(program, pattern->nulls), 0, NULL, false),
-										  snapshot, sample->found);
+		sample->nexpected += select_shown(program, cqrs_program_statements(entry, pattern->compute, 0, pattern->nulls,
+																		   pattern->nrows),
+										  snapshot, sample->expected);
+		found = cqrs_spi_prepare(cqrs_plan_found(program, pattern->nulls), 0, NULL, false);
+		sample->nfound += select_shown(program, list_make1(found), snapshot, sample->found);
 		cqrs_spi_withdraw(CQRS_AFFECTED);
 		tuplestore_end(pattern->rows);
 	}
@@ -539,15 +517,14 @@ cqrs_strategy_sample(CqrsProgramEntry *entry, CqrsSample *sample, Snapshot snaps
 Tuplestorestate *
 cqrs_strategy_affected(CqrsProgramEntry *entry, const CqrsWindow *window, Snapshot snapshot)
 {
-	const CqrsProgram *program = cqrs_program_of(entry);
-	uint64		changed = offer_deltas(program, window);
-	Tuplestorestate *affected = new_store();
+	CqrsWork	work = {.entry = entry, .window = window, .snapshot = snapshot};
+	Tuplestorestate *affected = cqrs_pattern_store();
 
+	offer_deltas(&work);
 	for (int i = 0; i < window->nsources; i++)
 		if (window->deltas[i].nrows > 0)
-			(void) select_into(cqrs_program_statements(entry, CQRS_STATEMENT_AFFECTED, i, changed, window->deltas[i].nrows),
-							   snapshot, affected);
-	for (int i = 0; i < window->nsources; i++)
-		cqrs_spi_withdraw(psprintf("%s%d", CQRS_DELTA_PREFIX, i));
+			(void) cqrs_pattern_select(cqrs_program_statements(entry, CQRS_STATEMENT_AFFECTED, i, work.old, window->deltas[i].nrows),
+									   snapshot, affected);
+	withdraw_deltas(window);
 	return affected;
 }

@@ -23,6 +23,7 @@
 #include "parser/parse_relation.h"
 #include "parser/parser.h"
 #include "parser/parsetree.h"
+#include "plan/plan.h"
 #include "rewrite/rewriteHandler.h"
 #include "rewrite/rewriteManip.h"
 #include "utils/lsyscache.h"
@@ -141,31 +142,36 @@ cqrs_filter_read(Oid view, const char *text, const char *alias)
 }
 
 /*
- * is_gate tells whether an expression is the call that keeps a view shut.  Asked of the catalogs, not of the parser: whoever drains may not use our schema.
+ * is_ours tells whether an expression is a condition of our own on the rows of 'table': the call that keeps a view shut, or the mark of rows to be shown.
+ *
+ * Asked of the catalogs, not of the parser: whoever drains may not use our schema.
  */
 static bool
-is_gate(Node *node)
+is_ours(Node *node, Oid view, Oid table)
 {
 	Oid			function = IsA(node, FuncExpr) ? ((FuncExpr *) node)->funcid : InvalidOid;
 
+	if (IsA(node, Var))
+		return get_attnum(view, CQRS_SHOWN) == InvalidAttrNumber &&
+			strcmp(get_attname(table, ((Var *) node)->varattno, false), CQRS_SHOWN) == 0;
 	return OidIsValid(function) && get_func_namespace(function) == get_namespace_oid("cqrs_internal", false) &&
 		strcmp(get_func_name(function), "gate") == 0;
 }
 
 /*
- * without_gate returns what is left of a view's condition without the gate, which stands alone or before all the rest; NULL if nothing is.
+ * without_ours returns what is left of a view's condition without ours, which stands alone or before all the rest; NULL if nothing is.
  */
 static Node *
-without_gate(Node *condition)
+without_ours(Node *condition, Oid view, Oid table)
 {
 	List	   *parts;
 
-	if (condition == NULL || is_gate(condition))
+	if (condition == NULL || is_ours(condition, view, table))
 		return NULL;
 	if (!is_andclause(condition))
 		return condition;
 	parts = ((BoolExpr *) condition)->args;
-	if (!is_gate(linitial(parts)))
+	if (!is_ours(linitial(parts), view, table))
 		return condition;
 	return (Node *) make_ands_explicit(list_copy_tail(parts, 1));
 }
@@ -178,15 +184,15 @@ cqrs_filter_of_view(Oid view, const char *alias)
 {
 	Relation	relation = relation_open(view, AccessShareLock);
 	Query	   *query = get_view_query(relation);
-	Node	   *condition = without_gate(copyObject(query->jointree->quals));
+	int			number = linitial_node(RangeTblRef, query->jointree->fromlist)->rtindex;
+	Oid			table = rt_fetch(number, query->rtable)->relid;
+	Node	   *condition = without_ours(copyObject(query->jointree->quals), view, table);
 	char	   *text = NULL;
 
 	if (condition != NULL)
 	{
-		int			number = linitial_node(RangeTblRef, query->jointree->fromlist)->rtindex;
-
 		ChangeVarNodes(condition, number, 1, 0);
-		text = write_out(condition, rt_fetch(number, query->rtable)->relid, alias);
+		text = write_out(condition, table, alias);
 	}
 	relation_close(relation, NoLock);
 	return text;

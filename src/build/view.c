@@ -21,19 +21,22 @@
 #include "nodes/makefuncs.h"
 #include "nodes/parsenodes.h"
 #include "parser/parser.h"
+#include "plan/plan.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/syscache.h"
 
 /*
- * view_query writes the view's SELECT: every column by name, from the version's table, behind the gate if asked, and of the rows that the filter lets
- * pass (NULL: all).
+ * view_query writes the view's SELECT: every column of the definition by name, from the version's table, behind the gate if asked, of the rows that are
+ * the definition's, and of those that the filter lets pass (NULL: all).
  */
 static char *
 view_query(const CqrsVersion *version, bool gated, const char *filter)
 {
-	Relation	table = relation_open(version->table, AccessShareLock);
-	TupleDesc	desc = RelationGetDescr(table);
+	Oid			named = OidIsValid(version->definition) ? version->definition : version->table;
+	Relation	columns = relation_open(named, AccessShareLock);
+	TupleDesc	desc = RelationGetDescr(columns);
+	const char *shown = cqrs_plan_shown(version->definition, version->table);
 	StringInfoData sql;
 	const char *separator = "";
 
@@ -49,13 +52,12 @@ view_query(const CqrsVersion *version, bool gated, const char *filter)
 	appendStringInfo(&sql, " FROM %s", cqrs_name_relation(version->table));
 	separator = " WHERE ";
 	if (gated)
-	{
 		appendStringInfo(&sql, "%scqrs_internal.gate(%d)", separator, version->projection);
-		separator = " AND ";
-	}
+	else if (shown != NULL)
+		appendStringInfo(&sql, "%s%s", separator, shown);
 	if (filter != NULL)
-		appendStringInfo(&sql, "%s(%s)", separator, filter);
-	relation_close(table, AccessShareLock);
+		appendStringInfo(&sql, "%s(%s)", gated || shown ? " AND " : separator, filter);
+	relation_close(columns, AccessShareLock);
 	return sql.data;
 }
 

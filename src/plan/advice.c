@@ -129,7 +129,7 @@ find(const CqrsProgram *program, bool by_structure, bool recompute)
 {
 	Lookout		lookout = {.program = program, .by_structure = by_structure, .recompute = recompute};
 
-	if (program->strategy != CQRS_STRATEGY_KEYS || program->nkeys == 0)
+	if (program->strategy == CQRS_STRATEGY_FULL || program->nkeys == 0 || !cqrs_delta_recomputes(program))
 		return NIL;
 	if (cqrs_attempt(look, &lookout, false) != NULL)
 		return NIL;

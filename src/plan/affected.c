@@ -56,10 +56,10 @@ source_behind(const CqrsProgram *program, const CqrsTerm *term, Index relation)
 }
 
 /*
- * column_of_delta returns where a delta holds a column of its source.
+ * cqrs_affected_column returns where a delta holds a column of its source.
  */
-static AttrNumber
-column_of_delta(const CqrsProgramSource *source, AttrNumber attnum)
+AttrNumber
+cqrs_affected_column(const CqrsProgramSource *source, AttrNumber attnum)
 {
 	for (int i = 0; i < source->delta->natts - 1; i++)
 		if (source->delta_attnum[i] == attnum)
@@ -84,33 +84,42 @@ restate(Node *node, Writer *writer)
 		if (writer->forms[var->varno] == FORM_NET)
 			attnum = bms_member_index(writer->term->net, attnum) + 1;
 		else if (writer->forms[var->varno] != FORM_CURRENT)
-			attnum = column_of_delta(source_behind(writer->program, writer->term, var->varno), attnum);
+			attnum = cqrs_affected_column(source_behind(writer->program, writer->term, var->varno), attnum);
 		return (Node *) makeVar(writer->position[var->varno], attnum, var->vartype, var->vartypmod, var->varcollid, 0);
 	}
 	return expression_tree_mutator(node, restate, writer);
 }
 
 /*
- * delta_entry makes the range table entry of a source's delta.
+ * cqrs_affected_delta makes the range table entry of a source's delta.
  *
  * The deparser knows no named relations, but writes a reference to a WITH query just as one is written.
  */
-static RangeTblEntry *
-delta_entry(const Writer *writer, Index relation)
+RangeTblEntry *
+cqrs_affected_delta(const CqrsProgram *program, int source, char *alias)
 {
-	CqrsProgramSource *source = source_behind(writer->program, writer->term, relation);
+	TupleDesc	delta = program->sources[source].delta;
 	RangeTblEntry *entry = makeNode(RangeTblEntry);
-	char	   *alias = rt_fetch(relation, writer->term->skeleton->rtable)->eref->aliasname;
 	List	   *columns = NIL;
 
-	for (int i = 0; i < source->delta->natts; i++)
-		columns = lappend(columns, makeString(pstrdup(NameStr(TupleDescAttr(source->delta, i)->attname))));
+	for (int i = 0; i < delta->natts; i++)
+		columns = lappend(columns, makeString(pstrdup(NameStr(TupleDescAttr(delta, i)->attname))));
 	entry->rtekind = RTE_CTE;
-	entry->ctename = psprintf("%s%d", CQRS_DELTA_PREFIX, writer->term->skeleton->source_of[relation]);
+	entry->ctename = psprintf("%s%d", CQRS_DELTA_PREFIX, source);
 	entry->alias = makeAlias(alias, NIL);
 	entry->eref = makeAlias(alias, columns);
 	entry->inFromCl = true;
 	return entry;
+}
+
+/*
+ * delta_entry makes the entry of the delta of a relation's source.
+ */
+static RangeTblEntry *
+delta_entry(const Writer *writer, Index relation)
+{
+	return cqrs_affected_delta(writer->program, writer->term->skeleton->source_of[relation],
+							   rt_fetch(relation, writer->term->skeleton->rtable)->eref->aliasname);
 }
 
 /*
@@ -214,7 +223,7 @@ select_net(const CqrsProgramSource *source, RangeTblEntry *entry, Bitmapset *col
 	while ((attnum = bms_next_member(columns, attnum)) >= 0)
 	{
 		int			number = list_length(query->targetList) + 1;
-		AttrNumber	at = column_of_delta(source, attnum);
+		AttrNumber	at = cqrs_affected_column(source, attnum);
 		Form_pg_attribute column = TupleDescAttr(source->delta, at - 1);
 		Var		   *var = makeVar(1, at, column->atttypid, column->atttypmod, column->attcollation, 0);
 		TargetEntry *target = makeTargetEntry((Expr *) var, number, pstrdup(NameStr(column->attname)), false);
@@ -429,14 +438,14 @@ write_term(const CqrsProgram *program, const CqrsTerm *term, const Form *forms)
  * with_old_images returns the relations of a term's path whose old images must be looked at.  A change of one that is full asks for no affected keys.
  */
 static Relids
-with_old_images(const CqrsProgram *program, const CqrsTerm *term, Bitmapset *changed)
+with_old_images(const CqrsProgram *program, const CqrsTerm *term, Bitmapset *changed, bool united)
 {
 	Relids		result = NULL;
 	int			relation = -1;
 
-	while (term->united && (relation = bms_next_member(term->path, relation)) >= 0)
+	while (united && (relation = bms_next_member(term->path, relation)) >= 0)
 		if (bms_is_member(term->skeleton->source_of[relation], changed) &&
-			source_behind(program, term, relation)->strategy == CQRS_STRATEGY_KEYS)
+			source_behind(program, term, relation)->strategy != CQRS_STRATEGY_FULL)
 			result = bms_add_member(result, relation);
 	return result;
 }
@@ -459,11 +468,11 @@ append_new(List *statements, char *statement)
  * write_choices appends the statements of a term: one for each choice between current state and old images.
  */
 static List *
-write_choices(List *statements, const CqrsProgram *program, const CqrsTerm *term, Bitmapset *changed)
+write_choices(List *statements, const CqrsProgram *program, const CqrsTerm *term, Bitmapset *changed, bool united)
 {
 	int			nrelations = list_length(term->skeleton->rtable);
 	Form	   *forms = palloc0(sizeof(Form) * (nrelations + 1));
-	Relids		either = with_old_images(program, term, changed);
+	Relids		either = with_old_images(program, term, changed, united);
 	bool		multiply = bms_num_members(either) <= CHOICES_LIMIT;
 	int			relation = -1;
 
@@ -481,17 +490,41 @@ write_choices(List *statements, const CqrsProgram *program, const CqrsTerm *term
 }
 
 /*
+ * affected makes the statements of a source's terms, united with old images where they must be, or all of them.
+ */
+static List *
+affected(const CqrsProgram *program, int source, Bitmapset *changed, bool united)
+{
+	List	   *statements = NIL;
+	ListCell   *cell;
+
+	if (!program->sources[source].keys)
+		return NIL;
+	foreach(cell, program->query->terms[source])
+	{
+		CqrsTerm   *term = lfirst(cell);
+
+		statements = write_choices(statements, program, term, changed, united || term->united);
+	}
+	return statements;
+}
+
+/*
  * cqrs_plan_affected makes the statements that find the keys which a change of one source can affect.
  */
 List *
 cqrs_plan_affected(const CqrsProgram *program, int source, Bitmapset *changed)
 {
-	List	   *statements = NIL;
-	ListCell   *cell;
+	return affected(program, source, changed, false);
+}
 
-	if (program->sources[source].strategy != CQRS_STRATEGY_KEYS)
-		return NIL;
-	foreach(cell, program->query->terms[source])
-		statements = write_choices(statements, program, lfirst(cell), changed);
-	return statements;
+/*
+ * cqrs_plan_affected_united makes the same where each source must find all keys that it can affect.
+ *
+ * Otherwise, where two sources changed, the one nearer to the key may be relied upon to find it.
+ */
+List *
+cqrs_plan_affected_united(const CqrsProgram *program, int source, Bitmapset *changed)
+{
+	return affected(program, source, changed, true);
 }

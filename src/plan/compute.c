@@ -121,7 +121,7 @@ compute_chosen(const CqrsProgram *program, uint32 nulls)
 	initStringInfo(&equal);
 	appendStringInfoString(&sql, "SELECT ");
 	cqrs_match_append_columns(&sql, program, "q.");
-	appendStringInfo(&sql, " FROM %s AS q", cqrs_name_relation(program->definition));
+	appendStringInfo(&sql, " FROM %s AS q", cqrs_match_definition(program));
 	separator = cqrs_match_append_pattern(&sql, program, nulls, 'q', " WHERE ");
 	(void) cqrs_match_append_equal(&equal, program, nulls, 'a', 'q', " WHERE ");
 	if (equal.len > 0)
@@ -160,7 +160,7 @@ cqrs_plan_compute_each(const CqrsProgram *program, uint32 nulls)
 	cqrs_match_append_columns(&sql, program, "c.");
 	appendStringInfo(&sql, " FROM %s AS a CROSS JOIN LATERAL (SELECT ", CQRS_AFFECTED);
 	cqrs_match_append_columns(&sql, program, "q.");
-	appendStringInfo(&sql, " FROM %s AS q%s OFFSET 0) AS c", cqrs_name_relation(program->definition), equal.data);
+	appendStringInfo(&sql, " FROM %s AS q%s OFFSET 0) AS c", cqrs_match_definition(program), equal.data);
 	return sql.data;
 }
 

@@ -2,7 +2,7 @@
  * plan/derive.c
  *		From a definition to a program: what it reads, by which strategy each source is followed, and the shapes of rows between the statements.
  *
- * Leaves the statements themselves to keys.c, full.c and merge.c, which make them when they are asked for.  Takes ACCESS SHARE on what the definition
+ * Leaves the statements themselves to keys.c, full.c, change.c and merge.c, which make them when they are asked for.  Takes ACCESS SHARE on what the definition
  * reads, to the end of the transaction.  The program and all it points to is in CurrentMemoryContext.
  */
 #include "postgres.h"
@@ -161,11 +161,12 @@ choose_strategy(CqrsProgram *program, Query *tree)
 	}
 	if (obstacle != NULL)
 		cqrs_full_derive(program, obstacle);
+	else
+		cqrs_delta_derive(program);
 
 	program->strategy = CQRS_STRATEGY_FULL;
 	for (int i = 0; i < program->nsources; i++)
-		if (program->sources[i].strategy == CQRS_STRATEGY_KEYS)
-			program->strategy = CQRS_STRATEGY_KEYS;
+		program->strategy = Min(program->strategy, program->sources[i].strategy);
 }
 
 /*
@@ -177,8 +178,13 @@ choose_strategy(CqrsProgram *program, Query *tree)
 static bool
 holds_nulls(const CqrsProgram *program, AttrNumber column)
 {
-	Relation	table = relation_open(program->table, AccessShareLock);
-	bool		result = table->rd_rel->relreplident == REPLICA_IDENTITY_FULL &&
+	Relation	table;
+	bool		result;
+
+	if (!OidIsValid(program->table))
+		return false;
+	table = relation_open(program->table, AccessShareLock);
+	result = table->rd_rel->relreplident == REPLICA_IDENTITY_FULL &&
 		!TupleDescAttr(RelationGetDescr(table), column - 1)->attnotnull;
 
 	relation_close(table, NoLock);
@@ -214,6 +220,7 @@ cqrs_plan_derive(Oid definition, Oid table, const AttrNumber *key, int nkeys)
 	program->definition = definition;
 	program->table = table;
 	program->row = row_of(definition);
+	program->stored = program->row;
 	program->nkeys = nkeys;
 	program->key = palloc(sizeof(AttrNumber) * Max(nkeys, 1));
 	for (int i = 0; i < nkeys; i++)

@@ -15,14 +15,31 @@
 #include "utils/lsyscache.h"
 
 /*
+ * cqrs_plan_strategy_name names a strategy as people see it.
+ */
+const char *
+cqrs_plan_strategy_name(CqrsStrategy strategy)
+{
+	switch (strategy)
+	{
+		case CQRS_STRATEGY_DELTA:
+			return "delta";
+		case CQRS_STRATEGY_KEYS:
+			return "keys";
+		default:
+			return "full";
+	}
+}
+
+/*
  * strategy_line says by which strategy, and why not a better one.
  */
 static char *
 strategy_line(const char *what, CqrsStrategy strategy, const char *reason)
 {
-	if (strategy == CQRS_STRATEGY_KEYS)
-		return psprintf("%s: keys", what);
-	return reason ? psprintf("%s: full, because %s", what, reason) : psprintf("%s: full", what);
+	const char *name = cqrs_plan_strategy_name(strategy);
+
+	return reason ? psprintf("%s: %s, because %s", what, name, reason) : psprintf("%s: %s", what, name);
 }
 
 /*
@@ -157,7 +174,7 @@ affected_lines(List *lines, const CqrsProgram *program, int source)
 static List *
 pattern_lines(List *lines, const CqrsProgram *program, uint32 nulls, const char *of)
 {
-	if (program->strategy == CQRS_STRATEGY_KEYS && program->nkeys > 0)
+	if (program->strategy != CQRS_STRATEGY_FULL && program->nkeys > 0)
 	{
 		lines = lappend(lines, psprintf("compute%s: %s", of, one_line(cqrs_plan_compute(program, nulls))));
 		if (program->nested)
@@ -186,7 +203,7 @@ cqrs_plan_explain(const CqrsProgram *program)
 	for (int i = 0; i < program->nsources; i++)
 		lines = lappend(lines, source_line(&program->sources[i]));
 	for (int i = 0; i < program->nsources; i++)
-		if (program->strategy == CQRS_STRATEGY_KEYS)
+		if (program->strategy != CQRS_STRATEGY_FULL)
 			lines = lappend(lines, images_line(&program->sources[i]));
 	foreach(cell, cqrs_plan_advice(program))
 	{
@@ -196,7 +213,7 @@ cqrs_plan_explain(const CqrsProgram *program)
 	}
 	for (int i = 0; i < program->nsources; i++)
 		lines = affected_lines(lines, program, i);
-	lines = lappend(lines, psprintf("evaluate: %s", cqrs_plan_evaluate(program)));
+	lines = lappend(lines, psprintf("evaluate: %s", one_line(cqrs_plan_evaluate(program))));
 	lines = pattern_lines(lines, program, 0, "");
 	while ((key = bms_next_member(program->key_nullable, key)) >= 0)
 		lines = pattern_lines(lines, program, 1u << key, psprintf(" where %s is null", key_name(program, key)));

@@ -9,6 +9,7 @@
 #include "base/names.h"
 #include "lib/stringinfo.h"
 #include "plan/query.h"
+#include "utils/ruleutils.h"
 
 /*
  * cqrs_full_derive makes every source full.
@@ -27,18 +28,18 @@ cqrs_full_derive(CqrsProgram *program, const char *reason)
 /*
  * cqrs_plan_evaluate makes the statement that evaluates the whole definition.
  *
- * It goes through the view, so it is good for whatever the definition holds.
+ * It goes through the view, so it is good for whatever the definition holds; where there are hidden columns it is the query with these.
  */
 char *
 cqrs_plan_evaluate(const CqrsProgram *program)
 {
 	StringInfoData sql;
 
+	if (program->query->layout != NULL)
+		return pg_get_querydef(copyObject(program->query->tree), false);
 	initStringInfo(&sql);
 	appendStringInfoString(&sql, "SELECT ");
-	for (int i = 0; i < program->row->natts; i++)
-		appendStringInfo(&sql, "%s%s", i ? ", " : "",
-						 cqrs_name_identifier(NameStr(TupleDescAttr(program->row, i)->attname)));
+	cqrs_match_append_columns(&sql, program, "");
 	appendStringInfo(&sql, " FROM %s", cqrs_name_relation(program->definition));
 	return sql.data;
 }

@@ -366,24 +366,24 @@ image_columns(CqrsProgram *program, const CqrsSkeleton *skeleton, Node *node, Re
 		int			member = -1;
 
 		pull_varattnos(node, relation, &columns);
-		while (source->strategy == CQRS_STRATEGY_KEYS && (member = bms_next_member(columns, member)) >= 0)
+		while (source->strategy != CQRS_STRATEGY_FULL && (member = bms_next_member(columns, member)) >= 0)
 			source->imaged = bms_add_member(source->imaged, member + FirstLowInvalidHeapAttributeNumber);
 	}
 }
 
 /*
- * image_term has images hold what the statements of a term read of deltas: of its own relation's, and of those whose old images it looks at.
+ * image_term has images hold what the statements of a term read of deltas: of its own relation's, and if it is united with old images those on its path.
  *
  * What the definition only computes of other columns is computed from the current state.
  */
 static void
-image_term(CqrsProgram *program, const CqrsTerm *term)
+image_term(CqrsProgram *program, const CqrsTerm *term, bool united)
 {
 	CqrsProgramSource *source = &program->sources[term->skeleton->source_of[term->relation]];
 	Relids		relations = bms_make_singleton(term->relation);
 	ListCell   *cell;
 
-	if (term->united)
+	if (united)
 		relations = bms_add_members(relations, term->path);
 	image_columns(program, term->skeleton, (Node *) term->keys, relations);
 	image_columns(program, term->skeleton, (Node *) term->clauses, relations);
@@ -456,7 +456,8 @@ cqrs_keys_derive(CqrsProgram *program)
 		CqrsProgramSource *source = &program->sources[i];
 
 		source->reason = follow(program, i);
-		source->strategy = source->reason == NULL ? CQRS_STRATEGY_KEYS : CQRS_STRATEGY_FULL;
+		source->keys = source->reason == NULL;
+		source->strategy = source->keys ? CQRS_STRATEGY_KEYS : CQRS_STRATEGY_FULL;
 		if (source->reason != NULL)
 			query->terms[i] = NIL;
 	}
@@ -465,7 +466,20 @@ cqrs_keys_derive(CqrsProgram *program)
 		ListCell   *cell;
 
 		foreach(cell, query->terms[i])
-			image_term(program, lfirst(cell));
+			image_term(program, lfirst(cell), ((CqrsTerm *) lfirst(cell))->united);
 	}
 	return NULL;
+}
+
+/*
+ * cqrs_keys_image_united has images hold what terms read if all of them are united with old images.
+ */
+void
+cqrs_keys_image_united(CqrsProgram *program)
+{
+	ListCell   *cell;
+
+	for (int i = 0; i < program->nsources; i++)
+		foreach(cell, program->query->terms[i])
+			image_term(program, lfirst(cell), true);
 }

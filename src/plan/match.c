@@ -11,15 +11,16 @@
 #include "lib/stringinfo.h"
 #include "plan/query.h"
 #include "utils/lsyscache.h"
+#include "utils/ruleutils.h"
 #include "utils/typcache.h"
 
 /*
- * cqrs_match_column returns the quoted name of column 'attnum' of the definition, and of the table.
+ * cqrs_match_column returns the quoted name of column 'attnum' of the table, and of the definition if it has it.
  */
 const char *
 cqrs_match_column(const CqrsProgram *program, AttrNumber attnum)
 {
-	return cqrs_name_identifier(NameStr(TupleDescAttr(program->row, attnum - 1)->attname));
+	return cqrs_name_identifier(NameStr(TupleDescAttr(program->stored, attnum - 1)->attname));
 }
 
 /*
@@ -62,12 +63,14 @@ cqrs_match_append_pattern(StringInfo sql, const CqrsProgram *program, uint32 nul
 }
 
 /*
- * key_column returns the name of key column 'key' in the row "t" of the table, "q" of the definition, "c" of the computed or "a" of the affected ones.
+ * key_column returns the name of key column 'key' in the row "t" of the table, "q" of the definition, "c" of the computed, "a" or "x" of the affected.
  */
 static const char *
 key_column(const CqrsProgram *program, int key, char row)
 {
-	return row == 'a' ? NameStr(TupleDescAttr(program->affected, key)->attname) : cqrs_match_column(program, program->key[key]);
+	if (row == 'a' || row == 'x')
+		return NameStr(TupleDescAttr(program->affected, key)->attname);
+	return cqrs_match_column(program, program->key[key]);
 }
 
 /*
@@ -88,11 +91,22 @@ cqrs_match_append_equal(StringInfo sql, const CqrsProgram *program, uint32 nulls
 }
 
 /*
+ * cqrs_match_definition returns what stands in FROM for the rows that the table is to hold: the definition, or where there are hidden columns its query.
+ */
+const char *
+cqrs_match_definition(const CqrsProgram *program)
+{
+	if (program->query->layout == NULL)
+		return cqrs_name_relation(program->definition);
+	return psprintf("(%s)", pg_get_querydef(copyObject(program->query->tree), false));
+}
+
+/*
  * cqrs_match_append_columns writes all columns, each behind a prefix.
  */
 void
 cqrs_match_append_columns(StringInfo sql, const CqrsProgram *program, const char *prefix)
 {
-	for (int i = 0; i < program->row->natts; i++)
+	for (int i = 0; i < program->stored->natts; i++)
 		appendStringInfo(sql, "%s%s%s", i ? ", " : "", prefix, cqrs_match_column(program, i + 1));
 }

@@ -74,7 +74,7 @@ cqrs_plan_merge(const CqrsProgram *program, uint32 nulls)
 	appendStringInfoString(&sql, ")::pg_catalog.record OPERATOR(pg_catalog.*<>) ROW(");
 	cqrs_match_append_columns(&sql, program, "c.");
 	appendStringInfoString(&sql, ")::pg_catalog.record THEN UPDATE SET ");
-	for (int i = 0; i < program->row->natts; i++)
+	for (int i = 0; i < program->stored->natts; i++)
 		appendStringInfo(&sql, "%s%s = c.%s", i ? ", " : "", cqrs_match_column(program, i + 1), cqrs_match_column(program, i + 1));
 
 	appendStringInfoString(&sql, " WHEN NOT MATCHED THEN INSERT (");

@@ -19,14 +19,32 @@
 
 typedef enum CqrsStrategy
 {
+	CQRS_STRATEGY_DELTA,		/* add what changed */
 	CQRS_STRATEGY_KEYS,			/* recompute what was touched */
 	CQRS_STRATEGY_FULL			/* diff against a fresh evaluation */
 } CqrsStrategy;
+
+extern const char *cqrs_plan_strategy_name(CqrsStrategy strategy);
 
 /* Names under which rows reach statements (see base/spi.h).  A delta's is CQRS_DELTA_PREFIX followed by the source's index in the program. */
 #define CQRS_DELTA_PREFIX	"cqrs_delta_"
 #define CQRS_AFFECTED		"cqrs_affected"
 #define CQRS_COMPUTED		"cqrs_computed"
+#define CQRS_CHANGE			"cqrs_change"
+
+/* The hidden column that tells whether a row is one of the query's: its group may fail HAVING. */
+#define CQRS_SHOWN			"cqrs_shown"
+
+/* Strategy delta adds up a window in which so many occurrences of tables in the query have changed, no more. */
+#define CQRS_OCCURRENCES_LIMIT 3
+
+/* What is to be done with a group that has changed: the last column of what cqrs_plan_combine yields. */
+typedef enum CqrsVerdict
+{
+	CQRS_VERDICT_WRITE,
+	CQRS_VERDICT_GONE,			/* its last row has left */
+	CQRS_VERDICT_RECOMPUTE		/* what it is now cannot be told from what it was */
+} CqrsVerdict;
 
 /* Names under which handlers see one event, and a run of events of their type. */
 #define CQRS_EVENT		"event"
@@ -39,7 +57,9 @@ typedef struct CqrsProgramSource
 	Bitmapset  *watched;		/* attribute numbers the definition reads (empty set allowed: count(*)) */
 	Bitmapset  *imaged;			/* those of them that statements must find in images: by them affected keys are found; none with full */
 	CqrsStrategy strategy;		/* what a change of it asks for */
-	const char *reason;			/* why not a better one; NULL for keys */
+	const char *reason;			/* why not a better one than full; NULL otherwise */
+	const char *obstacle;		/* why not delta; NULL if it is */
+	bool		keys;			/* affected keys can be found, too, or only */
 	bool		readable;		/* the owner may read it without the views through which the definition does */
 	bool		direct;			/* named by the definition itself (not through another view): the owner's SELECT on it is checked each batch */
 	int32		projection;		/* id of the one whose version's table it is, read through its serving view: not captured; 0: a table of the user's */
@@ -58,7 +78,9 @@ typedef struct CqrsProgram
 	Oid			table;
 	CqrsStrategy strategy;		/* the best of the sources' */
 	const char *reason;			/* why the whole definition is full, or NULL */
-	TupleDesc	row;			/* the definition's columns: of the computed rows */
+	TupleDesc	row;			/* the definition's columns */
+	TupleDesc	stored;			/* the table's: the definition's, and hidden ones behind them if any; of the computed rows */
+	TupleDesc	change;			/* what changes add to groups, key first; NULL unless a source is followed by delta */
 	int			nkeys;
 	AttrNumber *key;			/* into row */
 	TupleDesc	affected;		/* the key's columns, in key order, under names of our own */
@@ -92,7 +114,7 @@ extern AttrNumber *cqrs_plan_key(Oid definition, bool given, List *names, int *n
 /* The ids of the projections that a definition reads, through views too. */
 extern List *cqrs_plan_projections(Oid definition);
 
-/* Derive the program, in CurrentMemoryContext, under the settings in force.  Takes ACCESS SHARE on what it reads. */
+/* Derive the program, in CurrentMemoryContext, under the settings in force; 'table' is invalid before there is one.  Takes ACCESS SHARE on what it reads. */
 extern CqrsProgram *cqrs_plan_derive(Oid definition, Oid table, const AttrNumber *key, int nkeys);
 
 /*
@@ -103,12 +125,27 @@ extern CqrsProgram *cqrs_plan_derive(Oid definition, Oid table, const AttrNumber
  */
 extern List *cqrs_plan_affected(const CqrsProgram *program, int source, Bitmapset *changed);
 
+/* The same where what a change of other sources does is not looked for, but added up: these find all keys that a change of this one can affect. */
+extern List *cqrs_plan_affected_united(const CqrsProgram *program, int source, Bitmapset *changed);
+
+/*
+ * Strategy delta.  How many occurrences of the sources in 'changed' there are; the statement that computes what their changes together add to each group
+ * (columns as program->change), all others being as they are now; and the one that puts such changes of groups of one null pattern, offered as CQRS_CHANGE,
+ * together with the table's rows: columns as program->stored and a CqrsVerdict (integer).  With 'except' groups among CQRS_AFFECTED are left out.
+ */
+extern int	cqrs_plan_occurrences(const CqrsProgram *program, Bitmapset *changed);
+extern char *cqrs_plan_change(const CqrsProgram *program, Bitmapset *changed);
+extern char *cqrs_plan_combine(const CqrsProgram *program, uint32 nulls, bool except);
+
+/* The condition that a version's table has for rows that are the query's, without an alias; NULL if all are. */
+extern const char *cqrs_plan_shown(Oid definition, Oid table);
+
 /* The affected keys, offered as CQRS_AFFECTED, each once. */
 extern char *cqrs_plan_distinct(const CqrsProgram *program);
 
 /*
  * Null patterns: a bit for each key column that is null.  The statement that recomputes the affected keys of pattern 'nulls' (offered as
- * CQRS_AFFECTED, holding only keys of that pattern; not read if all columns are null); columns as program->row.
+ * CQRS_AFFECTED, holding only keys of that pattern; not read if all columns are null); columns as program->stored.
  *
  * The first form recomputes them all at once, the second one by one, where each must be offered once only.  Whoever runs them chooses by their cost.  The key
  * has columns: a row without a key is evaluated.
@@ -116,7 +153,7 @@ extern char *cqrs_plan_distinct(const CqrsProgram *program);
 extern char *cqrs_plan_compute(const CqrsProgram *program, uint32 nulls);
 extern char *cqrs_plan_compute_each(const CqrsProgram *program, uint32 nulls);
 
-/* The full evaluation: columns as program->row. */
+/* The full evaluation: columns as program->stored. */
 extern char *cqrs_plan_evaluate(const CqrsProgram *program);
 
 /*

@@ -75,9 +75,46 @@ typedef struct CqrsTerm
 	bool		constant;		/* the key does not depend on any row */
 } CqrsTerm;
 
+/* What is kept of a group so that changes can be added to it. */
+typedef enum CqrsComponentKind
+{
+	CQRS_COMPONENT_ROWS,		/* how many rows it has */
+	CQRS_COMPONENT_COUNT,		/* how many values of the argument are not null */
+	CQRS_COMPONENT_SUM,			/* their sum, null if there are none */
+	CQRS_COMPONENT_SCALES,		/* how many there are of each scale, in one number; the argument is what one of them adds */
+	CQRS_COMPONENT_EXTREMUM		/* the least or greatest of them, null if there are none */
+} CqrsComponentKind;
+
+typedef struct CqrsComponent
+{
+	CqrsComponentKind kind;
+	char	   *name;			/* of the hidden column */
+	Node	   *argument;		/* NULL for rows */
+	Node	   *stored;			/* the expression over a group that yields it */
+	int			count;			/* of a sum: the component that counts its values */
+	int			scales;			/* of a sum: the component with their scales, or -1 where all have the same */
+	Oid			function;		/* of an extremum: the aggregate, */
+	Oid			order;			/* the operator by which it is the first, */
+	bool		exact;			/* and whether values that are equal look the same */
+} CqrsComponent;
+
+/* How a grouped query is told by components: see layout.c. */
+typedef struct CqrsLayout
+{
+	Query	   *tree;			/* yields what the table holds: the query's columns, those of components, and CQRS_SHOWN if there is HAVING */
+	bool		grouped;
+	List	   *keys;			/* of Node *: as the query writes them */
+	List	   *dependents;		/* of Node *: what depends on the key, by which or of which the query groups or shows, too */
+	List	   *components;		/* of CqrsComponent *; the first is the rows */
+	List	   *visible;		/* of Node *: the query's columns, over a relation 1 of keys, dependents and components */
+	Node	   *shown;			/* likewise what CQRS_SHOWN is, or NULL */
+} CqrsLayout;
+
 typedef struct CqrsQuery
 {
-	Query	   *tree;			/* the definition's own level, without ORDER BY */
+	Query	   *tree;			/* the definition's own level, without ORDER BY; with a layout, its tree */
+	CqrsLayout *layout;			/* NULL if the table has no hidden columns */
+	Query	   *plain;			/* with a layout: the level with all joins in one FROM and no grouping, from which changes are computed */
 	List	   *keys;			/* of Node *: the key's columns as written, join aliases and all */
 	bool		filtered;		/* a condition on the key may be added to WHERE */
 	List	   *skeletons;		/* of CqrsSkeleton *: one for each choice among branches of set operations and grouping sets; NIL if there is none */
@@ -170,7 +207,47 @@ extern bool cqrs_output_one_row(const Query *tree);
 /* Sets strategy, reason and terms of each source, from the skeletons; returns why there are none, or NULL. */
 extern const char *cqrs_keys_derive(CqrsProgram *program);
 
+/* Has images hold what statements read of deltas if all relations on all paths stand for old images, too. */
+extern void cqrs_keys_image_united(CqrsProgram *program);
+
+/* ---- affected.c ---- */
+
+/* The range table entry of a source's delta, under a name; where it holds a column of its source. */
+extern RangeTblEntry *cqrs_affected_delta(const CqrsProgram *program, int source, char *alias);
+extern AttrNumber cqrs_affected_column(const CqrsProgramSource *source, AttrNumber attnum);
+
+/* ---- layout.c ---- */
+
+/* Digits for the number of values of one scale in a component of scales. */
+#define CQRS_SCALE_DIGITS 12
+
+/* Scales from here on are counted as one: groups that have such a value are recomputed whenever they change. */
+#define CQRS_SCALE_LIMIT 1000
+
+/* Makes the layout of a definition that has been taken apart; if it has none returns NULL and says why. */
+extern CqrsLayout *cqrs_layout_make(const CqrsProgram *program, const char **why);
+
+/* An expression that is evaluated under a condition only, and otherwise null. */
+extern Node *cqrs_layout_where(Node *condition, Node *expression);
+
+/* Do equal values of an expression always look the same? */
+extern bool cqrs_layout_exact(Node *expression);
+
+/* The scale that all finite values of a numeric expression have, or -1. */
+extern int	cqrs_layout_scale(Node *expression);
+
+/* ---- delta.c ---- */
+
+/* Finds out which sources are followed by delta, and shapes the rows of the table and of changes. */
+extern void cqrs_delta_derive(CqrsProgram *program);
+
+/* Are keys of the definition recomputed in the ordinary course of things? */
+extern bool cqrs_delta_recomputes(const CqrsProgram *program);
+
 /* ---- match.c ---- */
+
+/* What stands in FROM for the rows that the table is to hold. */
+extern const char *cqrs_match_definition(const CqrsProgram *program);
 
 /* The quoted name of a column of the definition, and of the table. */
 extern const char *cqrs_match_column(const CqrsProgram *program, AttrNumber attnum);
@@ -187,7 +264,7 @@ extern const char *cqrs_match_append_pattern(StringInfo sql, const CqrsProgram *
 extern const char *cqrs_match_append_equal(StringInfo sql, const CqrsProgram *program, uint32 nulls, char left,
 										   char right, const char *separator);
 
-/* All columns, each behind a prefix. */
+/* All columns of the table, each behind a prefix. */
 extern void cqrs_match_append_columns(StringInfo sql, const CqrsProgram *program, const char *prefix);
 
 /* ---- full.c ---- */

@@ -379,21 +379,23 @@ define_by_handlers(CqrsVersion *version, const CqrsRequest *request, const char 
 }
 
 /*
- * define_by_query makes a version's definition, and a table with its columns.
+ * define_by_query makes a version's definition, and a table with its columns and hidden ones.
  */
 static void
 define_by_query(CqrsVersion *version, const CqrsRequest *request, const char *schema)
 {
 	RawStmt    *raw = cqrs_plan_parse(request->query);
 	const char *definition = strcmp(request->name, "definition") == 0 ? "query" : "definition";
+	CqrsProgram *program;
 
 	version->definition = define_view(schema, definition, raw, request->query);
 	cqrs_plan_check(version->definition, request->query, GetUserId(), true);
 	version->key = cqrs_plan_key(version->definition, request->key_given, request->key, &version->nkeys);
 	check_select(version->definition);
+	program = cqrs_plan_derive(version->definition, InvalidOid, version->key, version->nkeys);
 	version->table = create_table(schema, request->name,
-								  psprintf("CREATE TABLE %s AS TABLE %s WITH NO DATA", cqrs_name_qualified(schema, request->name),
-										   cqrs_name_relation(version->definition)));
+								  psprintf("CREATE TABLE %s AS %s WITH NO DATA", cqrs_name_qualified(schema, request->name),
+										   cqrs_plan_evaluate(program)));
 	version->settings = record_settings(NULL);
 }
 

@@ -220,7 +220,7 @@ cqrs_shown_strategy(PG_FUNCTION_ARGS)
 	(void) cqrs_apply_become_owner(version, &saved);
 	strategy = cqrs_apply_program(version)->strategy;
 	cqrs_identity_leave(&saved);
-	PG_RETURN_TEXT_P(cstring_to_text(strategy == CQRS_STRATEGY_KEYS ? "keys" : "full"));
+	PG_RETURN_TEXT_P(cstring_to_text(cqrs_plan_strategy_name(strategy)));
 }
 
 /*

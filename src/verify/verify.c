@@ -84,7 +84,9 @@ cqrs_verify_shown_columns(const CqrsVersion *version)
 char *
 cqrs_verify_table(const CqrsVersion *version)
 {
-	return psprintf("%s AS q", cqrs_name_relation(version->table));
+	const char *shown = cqrs_plan_shown(version->definition, version->table);
+
+	return psprintf("%s AS q%s%s", cqrs_name_relation(version->table), shown ? " WHERE q." : "", shown ? shown : "");
 }
 
 /*

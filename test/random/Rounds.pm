@@ -4,6 +4,7 @@
 #   schema   the schema it is made in, and dropped with
 #   setup    statements that make what the queries read, in their order
 #   queries  number => { text, key (as an SQL literal), verified (may cqrs.verify compare it to the bit?),
+#            check (a statement that yields a row beginning with 'difference' if something is wrong after a window),
 #            born (the window before which the read model is made: 0, the first, if not given), dies (the window before which it is dropped),
 #            read (names of what it reads: pN is the read model of query N, wN the view over it), view (is there such a view?) }
 #   windows  a list of windows, each a list of transactions, each a list of statements
@@ -134,7 +135,7 @@ sub script
 		push @lines, 'SELECT cqrs.drain() \g /dev/null';
 		push @lines, changes($round, $number);
 		push @lines, 'SELECT cqrs.drain() \g /dev/null';
-		push @lines, map { difference($_, $round->{queries}{$_}) } @living;
+		push @lines, map { (difference($_, $round->{queries}{$_}), $round->{queries}{$_}{check} // ()) } @living;
 	}
 	@numbers = grep { lives($round->{queries}{$_}, $#{ $round->{windows} }) } @numbers;
 	push @lines, map { verification($_) } grep { $round->{queries}{$_}{verified} } @numbers;
