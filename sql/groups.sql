@@ -56,7 +56,7 @@ SELECT cqrs.drain('top');
 SELECT cqrs.caught_up('diamond', :'token'), cqrs.caught_up('top', :'token'), cqrs.caught_up('sums', :'token');
 SELECT * FROM same();
 SELECT count(DISTINCT snapshot::text) AS checkpoints FROM cqrs.checkpoints;
-SELECT projection, pending, status, as_of = (cqrs.freshness('sums')).as_of AS as_of_same FROM cqrs.lag JOIN cqrs.versions USING (projection, version) ORDER BY 1::text;
+SELECT projection, pending, status, as_of = (cqrs.freshness('sums')).as_of AS as_of_same FROM cqrs.lag JOIN cqrs.versions USING (projection, version) ORDER BY projection::text;
 
 -- The upper ones take what the lower ones' statements changed: recomputed keys, not full evaluations; groups die, are born and move between keys.
 BEGIN;
