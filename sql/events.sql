@@ -124,7 +124,7 @@ SELECT cqrs.create_projection('account', columns => 'id text PRIMARY KEY, balanc
 	'Moved', $$ INSERT INTO account AS a SELECT aggregate_id, ev.in_units(payload->>'unit', (payload->>'amount')::numeric), payload->>'amount' FROM event
 		ON CONFLICT (id) DO UPDATE SET balance = a.balance + excluded.balance, trail = a.trail || ' ' || excluded.trail $$));
 SELECT cqrs.drain('account');
-SELECT cqrs.emit('Moved', 'account', a, jsonb_build_object('unit', u, 'amount', n))
+SELECT cqrs.emit('Moved', 'purse', a, jsonb_build_object('unit', u, 'amount', n))
 FROM (VALUES ('a', 'euro', 1), ('b', 'mark', 2), ('a', 'mark', 3), ('b', 'euro', 4), ('a', 'euro', 5), ('c', 'franc', 6), ('c', 'mark', 7)) v (a, u, n);
 SELECT cqrs.drain('account');
 INSERT INTO ev.rate VALUES ('euro', 1);
@@ -132,7 +132,7 @@ SELECT cqrs.retry_all('account');
 SELECT * FROM account ORDER BY id;
 SELECT id, (event).aggregate_id, error, attempts, behind, waiting FROM cqrs.dead_letters ORDER BY id;
 INSERT INTO ev.rate VALUES ('mark', 0.5);
-SELECT cqrs.emit('Moved', 'account', 'a', '{"unit": "euro", "amount": 8}');
+SELECT cqrs.emit('Moved', 'purse', 'a', '{"unit": "euro", "amount": 8}');
 SELECT cqrs.drain('account');
 SELECT cqrs.retry((SELECT min(id) FROM cqrs.dead_letters WHERE (event).aggregate_id = 'a'));
 SELECT * FROM account ORDER BY id;
@@ -142,7 +142,7 @@ SELECT * FROM account ORDER BY id;
 SELECT count(*) FROM cqrs.dead_letters;
 
 -- A failure to write a dead letter down is loud: the batch fails, and nothing of it stays.
-SELECT cqrs.emit('Moved', 'account', 'd', '{"unit": "peso", "amount": 1}'), cqrs.emit('Moved', 'account', 'a', '{"unit": "euro", "amount": 9}');
+SELECT cqrs.emit('Moved', 'purse', 'd', '{"unit": "peso", "amount": 1}'), cqrs.emit('Moved', 'purse', 'a', '{"unit": "euro", "amount": 9}');
 INSERT INTO cqrs_internal.dead_letter SELECT last_value + 1, 0, '{}', NULL, ROW(NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL)::cqrs.event,
 	NULL, NULL, 0, now(), NULL FROM cqrs_internal.dead_letter_id;
 SELECT cqrs.drain('account');

@@ -461,14 +461,18 @@ cqrs_events_fill(CqrsVersion *version, Snapshot snapshot, bool wait)
 		cqrs_events_within(version, snapshot, fill_from_seed, &work);
 		return 0;
 	}
+	note_halting(version->id, true);	/* what is gone does not come back */
 	cqrs_events_check_history();
+	note_halting(version->id, false);
 	cqrs_events_within(version, snapshot, apply_window, &work);
-	if (work.window.doubt != NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("events cannot be replayed from the beginning: %s", work.window.doubt),
-				 errhint("Drop the version, and make another with a seed.")));
-	return work.window.position;
+	if (work.window.doubt == NULL)
+		return work.window.position;
+	note_halting(version->id, true);
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("events cannot be replayed from the beginning: %s", work.window.doubt),
+			 errhint("Drop the version, and make another with a seed.")));
+	return 0;
 }
 
 /*
@@ -577,7 +581,7 @@ reason_to_doubt(const CqrsVersion *version, const CqrsCheckpoint *checkpoint)
 {
 	if (version->status == CQRS_STATUS_STALE)
 		return version->error ? version->error : "it was stale";
-	if (!checkpoint->ours && cqrs_registry_is_ours(checkpoint->origin))
+	if (!checkpoint->ours && !cqrs_version_restored(version, checkpoint))
 		return "its checkpoint lies in the future";
 	if (!cqrs_version_covered(version->id) || is_suspended(version))
 		return "a table is not captured: its triggers are disabled or missing";

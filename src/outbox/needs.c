@@ -34,14 +34,24 @@ enum
 };
 
 /*
+ * is_to_replay tells whether a version waits to be filled from the outbox.
+ */
+static bool
+is_to_replay(const CqrsVersion *version, const CqrsCheckpoint *checkpoint)
+{
+	return checkpoint == NULL && version->state == CQRS_STATE_BUILDING && version->status != CQRS_STATUS_HALTED &&
+		cqrs_version_is_events(version) && cqrs_event_definition_get(version->id)->seed == NULL;
+}
+
+/*
  * trusts_window tells whether a version applies windows: what it has not seen of them must not be lost.
  */
 static bool
 trusts_window(const CqrsVersion *version, const CqrsCheckpoint *checkpoint)
 {
 	return version->state != CQRS_STATE_RETIRED && version->status != CQRS_STATUS_STALE &&
-		(version->status != CQRS_STATUS_HALTED || cqrs_version_at_event(version)) && checkpoint != NULL && checkpoint->ours &&
-		cqrs_version_in_step(version);
+		(version->status != CQRS_STATUS_HALTED || cqrs_version_at_event(version)) && checkpoint != NULL &&
+		(checkpoint->ours || cqrs_version_restored(version, checkpoint)) && cqrs_version_in_step(version);
 }
 
 /*
@@ -58,7 +68,7 @@ cqrs_needs_read(CqrsNeeds *needs)
 		CqrsVersion *version = lfirst(cell);
 		CqrsCheckpoint *checkpoint = cqrs_checkpoint_latest(version->id);
 
-		if (!trusts_window(version, checkpoint))
+		if (!trusts_window(version, checkpoint) && !is_to_replay(version, checkpoint))
 			continue;
 		needs->versions = lappend(needs->versions, version);
 		needs->checkpoints = lappend(needs->checkpoints, checkpoint);
@@ -89,6 +99,8 @@ needed_by(const CqrsSegment *segment, const CqrsSnapshot *checkpoint)
 
 /*
  * cqrs_needs_holders lists the versions that need a segment.
+ *
+ * One that is to be filled by a replay needs all that there is, and so does one that has come by a restore with what it had not applied.
  */
 List *
 cqrs_needs_holders(const CqrsSegment *segment, const CqrsNeeds *needs)
@@ -98,8 +110,12 @@ cqrs_needs_holders(const CqrsSegment *segment, const CqrsNeeds *needs)
 	ListCell   *checkpoint;
 
 	forboth(version, needs->versions, checkpoint, needs->checkpoints)
-		if (needed_by(segment, ((CqrsCheckpoint *) lfirst(checkpoint))->snapshot))
+	{
+		const CqrsCheckpoint *seen = lfirst(checkpoint);
+
+		if (seen == NULL || !seen->ours || needed_by(segment, seen->snapshot))
 			result = lappend(result, lfirst(version));
+	}
 	return result;
 }
 

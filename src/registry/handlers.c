@@ -65,6 +65,16 @@ cqrs_version_at_event(const CqrsVersion *version)
 }
 
 /*
+ * cqrs_version_restored tells whether a version that handlers define came from another cluster or database.  A checkpoint of this one that lies in the future
+ * tells nothing.
+ */
+bool
+cqrs_version_restored(const CqrsVersion *version, const CqrsCheckpoint *checkpoint)
+{
+	return cqrs_version_is_events(version) && !checkpoint->ours && !cqrs_registry_is_ours(checkpoint->origin);
+}
+
+/*
  * cqrs_registry_event_type returns the OID of cqrs.event.
  */
 Oid

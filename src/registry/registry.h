@@ -303,6 +303,9 @@ extern bool cqrs_version_is_events(const CqrsVersion *version);
 
 /* Has a version that handlers define halted at an event?  Then it has lost nothing, goes on where it stopped, and holds what it has not applied. */
 extern bool cqrs_version_at_event(const CqrsVersion *version);
+
+/* Did such a version come from another cluster or database?  What its checkpoint has not seen came with it, and is pending still. */
+extern bool cqrs_version_restored(const CqrsVersion *version, const CqrsCheckpoint *checkpoint);
 extern CqrsEventDefinition *cqrs_event_definition_get(int32 version);
 extern void cqrs_event_definition_insert(const CqrsEventDefinition *definition);
 extern List *cqrs_handler_list(int32 version);	/* by number */
