@@ -177,15 +177,26 @@ describe(Shadow *shadow)
 }
 
 /*
+ * newest_ended returns the newest transaction that had ended when a snapshot was taken, also one of a standby.
+ */
+static FullTransactionId
+newest_ended(Snapshot snapshot)
+{
+	FullTransactionId next = ReadNextFullTransactionId();
+	uint32		ahead = XidFromFullTransactionId(next) - snapshot->xmax;
+	FullTransactionId newest = FullTransactionIdFromU64(U64FromFullTransactionId(next) - ahead);
+
+	FullTransactionIdRetreat(&newest);
+	return newest;
+}
+
+/*
  * note_lag says that some differences may be gone in a moment.
  */
 static void
 note_lag(const Shadow *shadow)
 {
-	FullTransactionId newest = cqrs_window_checkpoint(GetActiveSnapshot())->xmax;
-
-	FullTransactionIdRetreat(&newest);	/* the newest that has ended */
-	if (!cqrs_token_applied(shadow->version, newest))
+	if (!cqrs_token_applied(shadow->version, newest_ended(GetActiveSnapshot())))
 		ereport(NOTICE,
 				(errmsg("projection \"%s\" has not applied all changes yet", cqrs_name_shown(shadow->projection->view)),
 				 errdetail("What it has not applied may be among the differences."),

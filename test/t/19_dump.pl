@@ -35,7 +35,7 @@ $node->safe_psql('postgres', qq{
 	ALTER TABLE shop.sale DROP COLUMN scrap, DROP COLUMN more;
 	INSERT INTO shop.office SELECT i, 'office ' || i FROM generate_series(1, 5) i;
 	INSERT INTO shop.sale SELECT i, 1 + i % 5, i FROM generate_series(1, 200) i;
-	SELECT cqrs.create_projection('shop.pages', '$pages', key => ARRAY['id'], indexes => ARRAY['(name)'], max_lag => '1 min', description => 'dumped');
+	SELECT cqrs.create_projection('shop.pages', '$pages', key => ARRAY['id'], indexes => ARRAY['(name)'], row_filter => 'id > 0', max_lag => '1 min', description => 'dumped');
 	SELECT cqrs.create_projection('shop."Totals"', '$totals');
 	CREATE TABLE shop.visit (id integer PRIMARY KEY, day integer, page text) PARTITION BY RANGE (id);
 	CREATE TABLE shop.visit_1 PARTITION OF shop.visit FOR VALUES FROM (0) TO (100);
@@ -100,6 +100,9 @@ foreach my $copy ('copy_one', 'copy_two')
 	equal_in($copy, "in $copy, after more changes");
 	is($node->safe_psql($copy, q{SELECT watched @> '{id,office,amount}' AND imaged @> '{id,office}' FROM cqrs.sources WHERE source = 'shop.sale'::regclass}), 't',
 		'what is captured goes by the columns as they are numbered now');
+	is($node->safe_psql($copy, q{SELECT reloptions, row_filter FROM pg_class JOIN cqrs.projections ON projection = oid WHERE oid = 'shop.pages'::regclass}), '{security_barrier=true}|id > 0', 'its row filter, too');
+	$node->safe_psql($copy, q{SELECT cqrs.alter_projection('shop.pages', row_filter => 'id > 1')});
+	is($node->safe_psql($copy, q{SELECT min(id) FROM shop.pages}), 2, 'which can be changed');
 	my (undef, undef, $error) = $node->psql($copy, 'DELETE FROM shop.pages');
 	like($error, qr/is derived/, 'and guarded');
 	(undef, undef, $error) = $node->psql($copy, 'DROP VIEW shop.pages');

@@ -167,6 +167,10 @@ is(wait_for($standby, $pending, '60 s'), 'f', 'nothing arrives while it is pause
 cmp_ok(time - $began, '<', 30, 'and nobody waits for it');
 is(ask($standby, q{SELECT health, pending, lag >= '0', within_objective, held_by FROM cqrs.lag}), 'paused|3|t|t|', 'lag says so');
 is(ask($standby, q{SELECT version, state, status, pending FROM cqrs.freshness('seen')}), '1|serving|paused|3', 'freshness too');
+is(ask($standby, q{SELECT string_agg(l.pending::text, ' ' ORDER BY i) FROM generate_series(2, 5) AS i, cqrs.entity_lag('seen', jsonb_build_object('id', i)) AS l}),
+	'1 1 0 0', 'what is pending for a key is told on the standby');
+is(ask($standby, q{SELECT key ->> 'id', difference FROM cqrs.shadow_read('seen', 'SELECT id, n FROM thing', '[{"id": 3}, {"id": 4}]')}), '3|different',
+	'a query is held against the read model there');
 ask($primary, q{SELECT cqrs.resume('seen')});
 replay();
 is(wait_for($standby, $pending, '60 s'), 't', 'it arrives when it goes on');
