@@ -9,6 +9,7 @@
 
 #include "plan/plan.h"
 #include "registry/registry.h"
+#include "utils/relcache.h"
 #include "utils/snapshot.h"
 #include "utils/tuplestore.h"
 
@@ -104,6 +105,7 @@ extern uint64 cqrs_apply_write(struct _SPI_plan *statement, Snapshot snapshot);
  */
 extern void cqrs_effort_begin(void);
 extern void cqrs_effort_strategy(const char *strategy);
+extern void cqrs_effort_written(int64 rows);	/* by other means than that */
 extern CqrsEffort cqrs_effort_end(int64 changes);
 
 /* Raise an error that came of evaluating a version's definition, having found out for which key it is raised, where that can be told.  Inside SPI. */
@@ -111,6 +113,9 @@ extern void cqrs_apply_raise(const CqrsVersion *version, Snapshot snapshot, Erro
 
 /* A version's table is being truncated by the applier: those who read it cannot be told row by row. */
 extern void cqrs_apply_feed_truncate(Oid table);
+
+/* Empty a version's table, which gets new files; the caller has ACCESS EXCLUSIVE. */
+extern void cqrs_apply_empty(Relation table);
 
 /* Is the applier writing right now, and may it write to this table?  Asked by the trigger that guards version tables. */
 extern bool cqrs_apply_writing(Oid table);

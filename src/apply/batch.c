@@ -13,9 +13,11 @@
 #include "access/xact.h"
 #include "apply/parts.h"
 #include "base/clock.h"
+#include "base/compat.h"
 #include "base/locks.h"
 #include "base/names.h"
 #include "catalog/pg_class.h"
+#include "commands/tablecmds.h"
 #include "miscadmin.h"
 #include "outbox/outbox.h"
 #include "settings/settings.h"
@@ -71,6 +73,24 @@ cqrs_apply_write(CqrsStatement *statement, Snapshot snapshot)
 	PG_END_TRY();
 	cqrs_effort_written(processed);
 	return processed;
+}
+
+/*
+ * cqrs_apply_empty empties a version's table.
+ */
+void
+cqrs_apply_empty(Relation table)
+{
+	writing = true;
+	PG_TRY();
+	{
+		cqrs_compat_truncate(table);
+	}
+	PG_FINALLY();
+	{
+		writing = false;
+	}
+	PG_END_TRY();
 }
 
 /*

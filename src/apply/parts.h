@@ -158,7 +158,6 @@ extern int64 cqrs_culprit_evaluate(CqrsProgramEntry *entry, Snapshot snapshot, T
 
 /* ---- effort.c: what a batch does, counted; more of it in apply.h ---- */
 extern void cqrs_effort_keys(int64 keys);
-extern void cqrs_effort_written(int64 rows);
 
 /* ---- pattern.c: rows by the null pattern of their key ---- */
 

@@ -21,6 +21,7 @@ cqrs_attempt(void (*work) (void *), void *argument, bool keep)
 	ResourceOwner owner = CurrentResourceOwner;
 	ErrorData  *volatile error = NULL;
 
+	CommandCounterIncrement();	/* what was changed in catalogs is to be known before a subtransaction changes more */
 	BeginInternalSubTransaction(NULL);
 	MemoryContextSwitchTo(context);
 	PG_TRY();

@@ -158,7 +158,10 @@ cqrs_spi_collect(const char *query, void *(*read) (uint64 row, MemoryContext cal
 	CqrsIdentity identity;
 	List	   *found = NIL;
 	uint64		count;
+	bool		pushed = !ActiveSnapshotSet();
 
+	if (pushed)
+		PushActiveSnapshot(GetTransactionSnapshot());	/* a worker is in no query */
 	cqrs_identity_enter_system(&identity);
 	cqrs_spi_connect();
 	count = cqrs_spi_run(query);
@@ -172,6 +175,8 @@ cqrs_spi_collect(const char *query, void *(*read) (uint64 row, MemoryContext cal
 	}
 	cqrs_spi_finish();
 	cqrs_identity_leave(&identity);
+	if (pushed)
+		PopActiveSnapshot();
 	return found;
 }
 
@@ -271,6 +276,33 @@ cqrs_spi_select(CqrsStatement *statement, Snapshot snapshot, Tuplestorestate *in
 	check_result(SPI_execute_plan_extended(statement, &options), "SPI_execute_plan_extended", NULL);
 	PopActiveSnapshot();
 	receiver->rDestroy(receiver);
+	MemoryContextSwitchTo(caller);
+	return SPI_processed;
+}
+
+/*
+ * cqrs_spi_pour runs one SELECT under 'snapshot' and hands its rows to 'receiver', in parallel where the planner likes; 'expected' gets how many the planner
+ * expects before the first comes.
+ */
+uint64
+cqrs_spi_pour(const char *sql, Snapshot snapshot, DestReceiver *receiver, double *expected)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	SPIPlanPtr	plan = SPI_prepare_cursor(sql, 0, NULL, CURSOR_OPT_PARALLEL_OK);
+	SPIExecuteOptions options = {.read_only = true, .must_return_tuples = true, .dest = receiver};
+	CachedPlan *cached;
+
+	if (plan == NULL)
+		check_result(SPI_result, "SPI_prepare_cursor", sql);
+	push_snapshot(snapshot);
+	cached = SPI_plan_get_cached_plan(plan);
+	if (cached == NULL)
+		elog(ERROR, "statement has no single plan");
+	*expected = cqrs_cost_estimate(linitial_node(PlannedStmt, cached->stmt_list), false).rows;
+	ReleaseCachedPlan(cached, NULL);
+	check_result(SPI_execute_plan_extended(plan, &options), "SPI_execute_plan_extended", sql);
+	PopActiveSnapshot();
+	check_result(SPI_freeplan(plan), "SPI_freeplan", NULL);
 	MemoryContextSwitchTo(caller);
 	return SPI_processed;
 }

@@ -12,6 +12,7 @@
 #include "access/tupdesc.h"
 #include "base/cost.h"
 #include "nodes/pg_list.h"
+#include "tcop/dest.h"
 #include "utils/snapshot.h"
 #include "utils/tuplestore.h"
 
@@ -76,6 +77,12 @@ extern CqrsEstimate cqrs_spi_estimate(CqrsStatement *statement, bool one_row);
  * 'into' (made by the caller).  Returns the number of rows.
  */
 extern uint64 cqrs_spi_select(CqrsStatement *statement, Snapshot snapshot, Tuplestorestate *into);
+
+/*
+ * Run a SELECT under 'snapshot', handing its rows to 'receiver'; 'expected' gets how many the planner expects before the first comes.  Returns the number of
+ * rows.
+ */
+extern uint64 cqrs_spi_pour(const char *sql, Snapshot snapshot, DestReceiver *receiver, double *expected);
 
 /* Run a statement that writes under 'snapshot', with our own earlier commands visible.  Returns rows processed. */
 extern uint64 cqrs_spi_modify(CqrsStatement *statement, Snapshot snapshot);

@@ -10,6 +10,7 @@
  */
 #include "postgres.h"
 
+#include "access/table.h"
 #include "access/xact.h"
 #include "apply/apply.h"
 #include "base/attempt.h"
@@ -19,6 +20,7 @@
 #include "base/spi.h"
 #include "base/waitpoint.h"
 #include "build/build.h"
+#include "build/parts.h"
 #include "capture/capture.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
@@ -26,8 +28,7 @@
 #include "shared/shared.h"
 #include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
-
-#define AT_ONCE_MS 50			/* as in apply/: what a worker waits for a lock at most */
+#include "utils/timestamp.h"
 
 /*
  * cqrs_build_filled tells whether a version has been filled: then it has a checkpoint.
@@ -81,10 +82,11 @@ cqrs_build_attach(int32 id, bool wait)
 	return true;
 }
 
-/* The statement that fills a table, and the snapshot that it reads. */
+/* What fills a table, and the snapshot that it reads. */
 typedef struct Filling
 {
-	CqrsStatement *statement;
+	Oid			table;
+	char	   *query;
 	Snapshot	snapshot;
 	uint64		nrows;			/* that came of it */
 } Filling;
@@ -97,7 +99,7 @@ run_filling(void *argument)
 {
 	Filling    *filling = argument;
 
-	filling->nrows = cqrs_apply_write(filling->statement, filling->snapshot);
+	filling->nrows = cqrs_fill_table(filling->table, filling->query, filling->snapshot);
 }
 
 /*
@@ -108,8 +110,7 @@ run_filling(void *argument)
 static void
 fill_table(const CqrsVersion *version, const CqrsProgram *program, Snapshot snapshot)
 {
-	char	   *sql = psprintf("INSERT INTO %s %s", cqrs_name_relation(program->table), cqrs_plan_evaluate(program));
-	Filling		filling = {.statement = cqrs_spi_prepare(sql, 0, NULL, false),.snapshot = snapshot};
+	Filling		filling = {.table = program->table, .query = cqrs_plan_evaluate(program), .snapshot = snapshot};
 	ErrorData  *error = cqrs_attempt(run_filling, &filling, true);
 
 	if (error != NULL)
@@ -120,7 +121,6 @@ fill_table(const CqrsVersion *version, const CqrsProgram *program, Snapshot snap
 				 errmsg("the key of projection \"%s\" is not unique", get_rel_name(program->table)),
 				 errdetail("Its query yields more than one row, and the key '{}' promises one."),
 				 errhint("Define the projection with a key that tells its rows apart.")));
-	cqrs_spi_free(filling.statement);
 }
 
 /*
@@ -169,6 +169,20 @@ cqrs_build_index_statement(Oid table, const char *index)
 }
 
 /*
+ * fill_by_handlers has handlers fill the table, from where they find it empty; returns the position of the last change that is in it.
+ */
+static int64
+fill_by_handlers(CqrsVersion *version, Snapshot snapshot, bool wait)
+{
+	Relation	table = table_open(version->table, AccessExclusiveLock);
+
+	cqrs_apply_empty(table);
+	table_close(table, NoLock);
+	CommandCounterIncrement();
+	return cqrs_events_fill(version, snapshot, wait);
+}
+
+/*
  * fill fills, indexes and analyzes the table, as the owner.
  *
  * Returns the position of the last change that is in it, where changes filled it.  Analyzed before it serves: a table of a million rows that the planner
@@ -178,7 +192,7 @@ static int64
 fill(CqrsVersion *version, Snapshot snapshot, bool wait)
 {
 	bool		events = cqrs_version_is_events(version);
-	int64		position = events ? cqrs_events_fill(version, snapshot, wait) : 0;
+	int64		position = events ? fill_by_handlers(version, snapshot, wait) : 0;
 	CqrsIdentity saved;
 	ListCell   *cell;
 
@@ -198,6 +212,18 @@ fill(CqrsVersion *version, Snapshot snapshot, bool wait)
 	cqrs_spi_finish();
 	cqrs_identity_leave(&saved);
 	return position;
+}
+
+/*
+ * lock_table takes the version's table for the fill, to which nobody but us has a reason to come.
+ */
+static bool
+lock_table(const CqrsVersion *version, bool wait)
+{
+	if (!wait)
+		return cqrs_locks_try(list_make1_oid(version->table), AccessExclusiveLock, CQRS_AT_ONCE_MS, NULL);
+	cqrs_locks_take(list_make1_oid(version->table), AccessExclusiveLock, cqrs_setting_lock_timeout);
+	return true;
 }
 
 /*
@@ -239,7 +265,7 @@ cqrs_build_fill(int32 id, bool wait)
 
 	if (version == NULL || cqrs_build_filled(id))
 		return !busy;
-	if (!cqrs_version_covered(id) || !cqrs_apply_lock(version, wait, &locked))
+	if (!cqrs_version_covered(id) || !cqrs_apply_lock(version, wait, &locked) || !lock_table(version, wait))
 		return false;
 	as_of = cqrs_clock_now();
 	snapshot = fill_snapshot(version, wait);
@@ -254,53 +280,91 @@ cqrs_build_fill(int32 id, bool wait)
 	UnregisterSnapshot(snapshot);
 	if (!cqrs_apply_still_locked(version, locked))
 		cqrs_version_distrust(version, "a table joined what the query reads during the fill");
+	version = cqrs_version_get(id, false);
+	version->filled_xid = GetTopFullTransactionId();
+	version->filled_at = 0;
+	cqrs_version_update(version);
 	cqrs_history_insert(version->projection, cqrs_projection_get(version->projection, false)->view, version->number,
 						"filled", NULL, NULL, NULL);
-	ForceSyncCommit();			/* or the VACUUM that follows finds nothing that it may call visible to all */
+	ForceSyncCommit();			/* a crash may undo a batch, but not the work of hours */
 	cqrs_shared_announce_at_commit();
 	return true;
 }
 
 /*
- * catch_up applies what was changed during the fill; false if it could not be done now.
+ * cqrs_build_catch_up applies what was committed since the version's checkpoint.
  */
-static bool
-catch_up(int32 version, bool wait)
+CqrsOutcome
+cqrs_build_catch_up(int32 version, bool wait)
 {
 	CqrsBatch	batch = {.wait = wait};
 
 	cqrs_apply_batch(version, &batch);
 	if (batch.snapshot)
 		UnregisterSnapshot(batch.snapshot);
-	return batch.outcome == CQRS_APPLIED;
+	return batch.outcome;
 }
 
 /*
- * cqrs_build_serve brings a filled version up to date and opens its serving view, in one transaction.
+ * cqrs_build_state changes a version's state.
+ */
+void
+cqrs_build_state(CqrsVersion *version, CqrsState state, const char *reason)
+{
+	cqrs_history_insert(version->projection, cqrs_projection_get(version->projection, false)->view, version->number,
+						cqrs_state_name(state), cqrs_state_name(version->state), cqrs_state_name(state), reason);
+	version->state = state;
+	cqrs_version_update(version);
+	cqrs_shared_announce_at_commit();
+}
+
+/*
+ * serve_first opens the serving view of a projection that has not served yet; false if it could not be done now.
+ *
+ * A transaction whose snapshot is older than the fill would see that of the table which the fill wrote, and nothing of what was applied since: it is waited
+ * for, for a while.  drain cannot wait for it, since the fill may be part of its own transaction.
+ */
+static bool
+serve_first(CqrsProjection *projection, CqrsVersion *version, bool wait)
+{
+	List	   *known = NIL;
+
+	if (!wait && cqrs_clock_until(TimestampTzPlusMilliseconds(version->filled_at, cqrs_setting_lock_timeout)) > 0 &&
+		cqrs_older_snapshots(version, &known) != NIL)
+		return false;
+	if (wait)
+		cqrs_locks_take(list_make1_oid(projection->view), AccessExclusiveLock, cqrs_setting_lock_timeout);
+	else if (!cqrs_locks_try(list_make1_oid(projection->view), AccessExclusiveLock, CQRS_AT_ONCE_MS, NULL))
+		return false;
+	cqrs_build_view(projection, version, false);
+	cqrs_build_state(version, CQRS_STATE_SERVING, NULL);
+	return true;
+}
+
+/*
+ * cqrs_build_finish brings a filled version up to date, in one transaction: one beside another is a shadow from then on, the first one serves.
  */
 bool
-cqrs_build_serve(int32 id, bool wait)
+cqrs_build_finish(int32 id, bool wait)
 {
 	bool		busy;
 	CqrsVersion *version = lock_building(id, wait, &busy);
-	CqrsProjection *projection;
+	CqrsVersion *serving;
 
 	if (version == NULL)
 		return !busy;
-	if (!cqrs_build_filled(id) || !catch_up(id, wait))
+	if (!cqrs_build_filled(id) || cqrs_build_catch_up(id, wait) != CQRS_APPLIED)
 		return false;
-	projection = cqrs_projection_get(version->projection, false);
-	if (wait)
-		cqrs_locks_take(list_make1_oid(projection->view), AccessExclusiveLock, cqrs_setting_lock_timeout);
-	else if (!cqrs_locks_try(list_make1_oid(projection->view), AccessExclusiveLock, AT_ONCE_MS, NULL))
-		return false;
-
-	cqrs_build_view(projection, version, false);
 	version = cqrs_version_get(id, false);
-	cqrs_history_insert(projection->id, projection->view, version->number, "serving",
-						cqrs_state_name(version->state), cqrs_state_name(CQRS_STATE_SERVING), NULL);
-	version->state = CQRS_STATE_SERVING;
-	cqrs_version_update(version);
-	cqrs_shared_announce_at_commit();
+	if (version->filled_at == 0 && !TransactionIdIsCurrentTransactionId(XidFromFullTransactionId(version->filled_xid)))
+	{
+		version->filled_at = cqrs_clock_now();
+		cqrs_version_update(version);
+	}
+	CQRS_WAIT_POINT("finish");
+	serving = cqrs_version_serving(version->projection);
+	if (serving == NULL || serving->state != CQRS_STATE_SERVING)
+		return serve_first(cqrs_projection_get(version->projection, false), version, wait);
+	cqrs_build_state(version, CQRS_STATE_SHADOW, NULL);
 	return true;
 }

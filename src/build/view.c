@@ -14,6 +14,7 @@
 #include "base/spi.h"
 #include "build/build.h"
 #include "build/parts.h"
+#include "catalog/dependency.h"
 #include "catalog/pg_class.h"
 #include "commands/tablecmds.h"
 #include "commands/view.h"
@@ -27,14 +28,22 @@
 #include "utils/syscache.h"
 
 /*
+ * cqrs_view_columns returns the relation whose columns a serving view shows.
+ */
+Oid
+cqrs_view_columns(const CqrsVersion *version)
+{
+	return OidIsValid(version->definition) ? version->definition : version->table;
+}
+
+/*
  * view_query writes the view's SELECT: every column of the definition by name, from the version's table, behind the gate if asked, of the rows that are
  * the definition's, and of those that the filter lets pass (NULL: all).
  */
 static char *
 view_query(const CqrsVersion *version, bool gated, const char *filter)
 {
-	Oid			named = OidIsValid(version->definition) ? version->definition : version->table;
-	Relation	columns = relation_open(named, AccessShareLock);
+	Relation	columns = relation_open(cqrs_view_columns(version), AccessShareLock);
 	TupleDesc	desc = RelationGetDescr(columns);
 	const char *shown = cqrs_plan_shown(version->definition, version->table);
 	StringInfoData sql;
@@ -104,12 +113,12 @@ define(RangeVar *name, const char *query, bool replace, List *options)
 }
 
 /*
- * cqrs_build_create_view makes the serving view of a new projection, gated, and gives it to its owner.
+ * make makes a serving view and gives it to its owner.
  */
-Oid
-cqrs_build_create_view(const char *schema, const char *name, const CqrsVersion *version, Oid owner)
+static Oid
+make(RangeVar *name, const char *query, List *options, Oid owner)
 {
-	Oid			view = define(makeRangeVar(pstrdup(schema), pstrdup(name), -1), view_query(version, true, NULL), false, NIL);
+	Oid			view = define(name, query, false, options);
 	CqrsIdentity saved;
 
 	cqrs_identity_enter_system(&saved);
@@ -117,6 +126,15 @@ cqrs_build_create_view(const char *schema, const char *name, const CqrsVersion *
 	cqrs_identity_leave(&saved);
 	CommandCounterIncrement();
 	return view;
+}
+
+/*
+ * cqrs_build_create_view makes the serving view of a new projection, gated, and gives it to its owner.
+ */
+Oid
+cqrs_build_create_view(const char *schema, const char *name, const CqrsVersion *version, Oid owner)
+{
+	return make(makeRangeVar(pstrdup(schema), pstrdup(name), -1), view_query(version, true, NULL), NIL, owner);
 }
 
 /*
@@ -137,6 +155,24 @@ cqrs_build_view(const CqrsProjection *projection, const CqrsVersion *version, bo
 	char	   *filter = cqrs_filter_of_view(projection->view, get_rel_name(version->table));
 
 	replace(projection->view, view_query(version, gated, filter), options_of(projection->view));
+}
+
+/*
+ * cqrs_view_remake drops a serving view and makes it again over another version's table.
+ */
+Oid
+cqrs_view_remake(Oid view, const CqrsVersion *version)
+{
+	char	   *filter = cqrs_filter_of_view(view, get_rel_name(version->table));
+	List	   *options = options_of(view);
+	Oid			owner = cqrs_relation_owner(view);
+	RangeVar   *name = makeRangeVar(get_namespace_name(get_rel_namespace(view)), get_rel_name(view), -1);
+	ObjectAddress address;
+
+	ObjectAddressSet(address, RelationRelationId, view);
+	performDeletion(&address, DROP_RESTRICT, 0);
+	CommandCounterIncrement();
+	return make(name, view_query(version, false, filter), options, owner);
 }
 
 /*

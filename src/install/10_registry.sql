@@ -35,6 +35,10 @@ CREATE TABLE cqrs_internal.version (
     created_at timestamptz NOT NULL,
     state_since  timestamptz NOT NULL,
     status_since timestamptz NOT NULL,
+    filled_xid   xid8,
+    filled_at    timestamptz,
+    rebuild      text,
+    retire_at    timestamptz,
     CONSTRAINT version_pkey PRIMARY KEY (id),
     CONSTRAINT version_projection_key UNIQUE (projection, number)
 );

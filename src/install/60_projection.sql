@@ -64,6 +64,31 @@ CREATE FUNCTION cqrs.drop_projection(projection regclass, cascade boolean DEFAUL
 COMMENT ON FUNCTION cqrs.drop_projection(regclass, boolean)
     IS 'drops a projection with its serving view and tables';
 
+CREATE FUNCTION cqrs.create_version(
+    projection regclass, query text DEFAULT NULL, key name[] DEFAULT NULL, columns text DEFAULT NULL, handlers jsonb DEFAULT NULL,
+    seed text DEFAULT NULL, indexes text[] DEFAULT NULL) RETURNS integer
+    LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'cqrs_create_version';
+COMMENT ON FUNCTION cqrs.create_version(regclass, text, name[], text, jsonb, text, text[])
+    IS 'makes another version of a projection, to be built beside the one that serves; returns its number';
+
+CREATE FUNCTION cqrs.rebuild(projection regclass) RETURNS integer
+    LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'cqrs_rebuild';
+COMMENT ON FUNCTION cqrs.rebuild(regclass)
+    IS 'makes a version of the same definition, which serves once it is equal to it; returns its number';
+
+CREATE FUNCTION cqrs.switch(projection regclass, version integer DEFAULT NULL, force boolean DEFAULT false) RETURNS void
+    LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'cqrs_switch';
+COMMENT ON FUNCTION cqrs.switch(regclass, integer, boolean)
+    IS 'has readers of a projection get another version, the newest shadow unless told otherwise';
+
+CREATE FUNCTION cqrs.switch_back(projection regclass) RETURNS void
+    LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'cqrs_switch_back';
+COMMENT ON FUNCTION cqrs.switch_back(regclass) IS 'has readers of a projection get the version that served before';
+
+CREATE FUNCTION cqrs.retire(projection regclass, version integer) RETURNS void
+    LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'cqrs_retire';
+COMMENT ON FUNCTION cqrs.retire(regclass, integer) IS 'drops the table of a version, and cancels its build';
+
 CREATE FUNCTION cqrs.wait_until_serving(projection regclass, timeout interval DEFAULT '1 min') RETURNS boolean
     LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'cqrs_wait_until_serving';
 COMMENT ON FUNCTION cqrs.wait_until_serving(regclass, interval)

@@ -12,9 +12,6 @@
 #include "base/names.h"
 #include "build/build.h"
 #include "capture/capture.h"
-#include "catalog/dependency.h"
-#include "catalog/pg_class.h"
-#include "catalog/pg_namespace.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "projection/parts.h"
@@ -45,7 +42,7 @@ cqrs_projection_open(Oid view, const char *command)
 	PreventCommandIfReadOnly(command);
 	projection = cqrs_projection_argument(view);
 	cqrs_projection_check_owner(projection);
-	cqrs_projection_lock(projection->id);
+	(void) cqrs_projection_lock(projection->id, false);
 	return cqrs_projection_argument(view);
 }
 
@@ -191,46 +188,6 @@ cqrs_resume(PG_FUNCTION_ARGS)
 }
 
 /*
- * add_relation adds a relation, if it is still there.
- */
-static void
-add_relation(ObjectAddresses *objects, Oid relation)
-{
-	ObjectAddress address;
-
-	ObjectAddressSet(address, RelationRelationId, relation);
-	if (get_rel_relkind(relation) != '\0')
-		add_exact_object_address(&address, objects);
-}
-
-/*
- * drop_objects drops views, tables, definitions and schemas together: so they do not stand in each other's way, and what users have built on them
- * does, unless 'cascade'.
- */
-static void
-drop_objects(List *projections, List *versions, bool cascade)
-{
-	ObjectAddresses *objects = new_object_addresses();
-	ObjectAddress address;
-	ListCell   *cell;
-
-	foreach(cell, projections)
-		add_relation(objects, ((CqrsProjection *) lfirst(cell))->view);
-	foreach(cell, versions)
-	{
-		CqrsVersion *version = lfirst(cell);
-
-		add_relation(objects, version->definition);
-		add_relation(objects, version->table);
-		ObjectAddressSet(address, NamespaceRelationId, version->schema);
-		if (get_namespace_name(version->schema) != NULL)
-			add_exact_object_address(&address, objects);
-	}
-	performMultipleDeletions(objects, cascade ? DROP_CASCADE : DROP_RESTRICT, 0);
-	free_object_addresses(objects);
-}
-
-/*
  * is_among tells whether a projection is in a list.
  */
 static bool
@@ -270,7 +227,7 @@ with_readers(CqrsProjection *projection, bool cascade)
 						 errhint("Drop that one first, or give cascade => true to drop both.")));
 			if (is_among(projections, reader->id))
 				continue;
-			cqrs_projection_lock(reader->id);
+			(void) cqrs_projection_lock(reader->id, false);
 			ereport(NOTICE,
 					(errmsg("drop cascades to projection %s", cqrs_name_shown(reader->view))));
 			projections = lappend(projections, reader);
@@ -343,7 +300,7 @@ cqrs_drop_projection(PG_FUNCTION_ARGS)
 		cqrs_version_delete(((CqrsVersion *) lfirst(cell))->id);
 	foreach(cell, projections)
 		cqrs_projection_delete(((CqrsProjection *) lfirst(cell))->id);
-	drop_objects(projections, versions, cascade);
+	cqrs_build_drop(projections, versions, cascade);
 	cqrs_capture_release();
 	cqrs_shared_announce_at_commit();
 	cqrs_shared_wake_at_commit();

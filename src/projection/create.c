@@ -66,10 +66,10 @@ cqrs_projection_refuse_argument(const char *argument)
 }
 
 /*
- * check_definition refuses a projection that is defined by neither a query nor handlers, by both, or by half of one.
+ * cqrs_request_check refuses a projection that is defined by neither a query nor handlers, by both, or by half of one.
  */
-static void
-check_definition(const CqrsRequest *request)
+void
+cqrs_request_check(const CqrsRequest *request)
 {
 	bool		handled = request->columns != NULL || request->handlers != NULL || request->seed != NULL;
 
@@ -95,10 +95,10 @@ check_definition(const CqrsRequest *request)
 }
 
 /*
- * read_request reads what the first version is to be.
+ * cqrs_request_read reads what a version is to be from the arguments that create_projection and create_version have in common.
  */
-static void
-read_request(FunctionCallInfo fcinfo, CqrsRequest *request)
+void
+cqrs_request_read(FunctionCallInfo fcinfo, CqrsRequest *request)
 {
 	if (!PG_ARGISNULL(ARG_QUERY))
 		request->query = text_to_cstring(PG_GETARG_TEXT_PP(ARG_QUERY));
@@ -111,9 +111,9 @@ read_request(FunctionCallInfo fcinfo, CqrsRequest *request)
 		request->handlers = cqrs_arguments_object(fcinfo, ARG_HANDLERS, "handlers");
 	if (!PG_ARGISNULL(ARG_SEED))
 		request->seed = text_to_cstring(PG_GETARG_TEXT_PP(ARG_SEED));
-	if (!PG_ARGISNULL(ARG_INDEXES))
+	request->indexes_given = !PG_ARGISNULL(ARG_INDEXES);
+	if (request->indexes_given)
 		request->indexes = cqrs_arguments_texts(PG_GETARG_ARRAYTYPE_P(ARG_INDEXES), "indexes");
-	check_definition(request);
 }
 
 /*
@@ -158,7 +158,8 @@ cqrs_create_projection(PG_FUNCTION_ARGS)
 	if (PG_ARGISNULL(ARG_NAME))
 		cqrs_arguments_refuse_null("name");
 	request.name = check_name(text_to_cstring(PG_GETARG_TEXT_PP(ARG_NAME)), &namespace);
-	read_request(fcinfo, &request);
+	cqrs_request_read(fcinfo, &request);
+	cqrs_request_check(&request);
 	read_projection(fcinfo, &projection);
 
 	projection.id = cqrs_registry_next_id();

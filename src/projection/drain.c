@@ -85,7 +85,35 @@ static void
 build_here(int32 version)
 {
 	(void) cqrs_build_fill(version, true);
-	(void) cqrs_build_serve(version, true);
+	(void) cqrs_build_finish(version, true);
+}
+
+/*
+ * rebuild_here has a version serve that is to serve by itself, as a worker would; the projection is locked.
+ */
+static void
+rebuild_here(const CqrsVersion *version)
+{
+	if (version->rebuild == CQRS_REBUILD_NONE)
+		return;
+	(void) cqrs_build_compare(version->id, true);
+	(void) cqrs_build_take_over(version->id, true);
+}
+
+/*
+ * lock_to_rebuild locks a projection one of whose versions is to serve by itself: before versions, as everybody does who changes which one serves.
+ */
+static void
+lock_to_rebuild(const CqrsProjection *projection)
+{
+	ListCell   *cell;
+
+	foreach(cell, cqrs_version_list(projection->id))
+		if (((CqrsVersion *) lfirst(cell))->rebuild != CQRS_REBUILD_NONE)
+		{
+			(void) cqrs_projection_lock(projection->id, false);
+			return;
+		}
 }
 
 /*
@@ -216,6 +244,7 @@ drain_projection(const CqrsProjection *projection, bool strict)
 	int64		changes = 0;
 	ListCell   *cell;
 
+	lock_to_rebuild(projection);
 	foreach(cell, cqrs_version_list(projection->id))
 	{
 		CqrsVersion *version = lfirst(cell);
@@ -223,6 +252,12 @@ drain_projection(const CqrsProjection *projection, bool strict)
 
 		if (version->state == CQRS_STATE_RETIRED)
 			continue;
+		if (version->status == CQRS_STATUS_HALTED)
+		{
+			ereport(NOTICE,
+					(errmsg("version %d of projection \"%s\" is halted and was not drained", version->number, name)));
+			continue;
+		}
 		if (strict)
 			check_below(version);
 		if (!drain_version(version, &batch) && strict)
@@ -230,22 +265,20 @@ drain_projection(const CqrsProjection *projection, bool strict)
 		if (batch.snapshot != NULL)
 			UnregisterSnapshot(batch.snapshot);
 		changes += batch.changes;
+		rebuild_here(version);
 	}
 	return changes;
 }
 
 /*
- * halted_version returns a version of the projection that is halted, or NULL.
+ * halted_version returns the version that readers get, or are to get, if it is halted; else NULL.
  */
 static CqrsVersion *
 halted_version(const CqrsProjection *projection)
 {
-	ListCell   *cell;
+	CqrsVersion *version = cqrs_version_serving(projection->id);
 
-	foreach(cell, cqrs_version_list(projection->id))
-		if (((CqrsVersion *) lfirst(cell))->status == CQRS_STATUS_HALTED)
-			return lfirst(cell);
-	return NULL;
+	return version != NULL && version->status == CQRS_STATUS_HALTED ? version : NULL;
 }
 
 /*

@@ -379,6 +379,20 @@ define_by_handlers(CqrsVersion *version, const CqrsRequest *request, const char 
 }
 
 /*
+ * has_columns tells whether a definition has columns of these names.
+ */
+static bool
+has_columns(Oid definition, List *names)
+{
+	ListCell   *cell;
+
+	foreach(cell, names)
+		if (get_attnum(definition, lfirst(cell)) == InvalidAttrNumber)
+			return false;
+	return true;
+}
+
+/*
  * define_by_query makes a version's definition, and a table with its columns and hidden ones.
  */
 static void
@@ -390,7 +404,10 @@ define_by_query(CqrsVersion *version, const CqrsRequest *request, const char *sc
 
 	version->definition = define_view(schema, definition, raw, request->query);
 	cqrs_plan_check(version->definition, request->query, GetUserId(), true);
-	version->key = cqrs_plan_key(version->definition, request->key_given, request->key, &version->nkeys);
+	if (request->inherits_key && has_columns(version->definition, request->inherited_key))
+		version->key = cqrs_plan_key(version->definition, true, request->inherited_key, &version->nkeys);
+	else
+		version->key = cqrs_plan_key(version->definition, request->key_given, request->key, &version->nkeys);
 	check_select(version->definition);
 	program = cqrs_plan_derive(version->definition, InvalidOid, version->key, version->nkeys);
 	version->table = create_table(schema, request->name,

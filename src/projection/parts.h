@@ -8,6 +8,7 @@
 #include "postgres.h"
 
 #include "apply/apply.h"
+#include "fmgr.h"
 #include "nodes/pg_list.h"
 #include "registry/registry.h"
 #include "utils/jsonb.h"
@@ -19,11 +20,20 @@ typedef struct CqrsRequest
 	char	   *query;			/* or NULL */
 	bool		key_given;		/* else it is inferred */
 	List	   *key;			/* of char * */
+	bool		inherits_key;	/* not inferred as long as the query has all columns of this: */
+	List	   *inherited_key;
 	char	   *columns;		/* or NULL */
 	Jsonb	   *handlers;		/* or NULL */
 	char	   *seed;			/* or NULL */
+	bool		indexes_given;
 	List	   *indexes;		/* of char * */
 } CqrsRequest;
+
+/* Read it from the arguments that create_projection and create_version have in common, in the same places. */
+extern void cqrs_request_read(FunctionCallInfo fcinfo, CqrsRequest *request);
+
+/* Refuse one that is defined by neither a query nor handlers, by both, or by half of one. */
+extern void cqrs_request_check(const CqrsRequest *request);
 
 /*
  * Make a version's schema, definition, table and source rows of what was asked for, as the current user and under the settings in force, which it
@@ -39,6 +49,12 @@ extern void cqrs_make_reads(const CqrsVersion *version, List *projections);
  * of the check.
  */
 extern void cqrs_projection_redefined(const CqrsProjection *projection);
+
+/*
+ * Put on a new version's table what users have put on another's; what cannot be is told in notices.  Returns the indexes beside those asked for, which are made
+ * after the fill; if some were asked for, without those that were for the other version.
+ */
+extern List *cqrs_carry_over(const CqrsVersion *from, const CqrsVersion *to, bool indexes_given);
 
 /* Write its row, what it reads, and that it was made, for a projection served by 'view'. */
 extern void cqrs_make_known(CqrsVersion *version, Oid view);

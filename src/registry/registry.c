@@ -129,10 +129,10 @@ lock_object(CqrsCatalog catalog, uint32 id, bool nowait)
 /*
  * cqrs_projection_lock waits for the right to change a projection's life.
  */
-void
-cqrs_projection_lock(int32 projection)
+bool
+cqrs_projection_lock(int32 projection, bool nowait)
 {
-	(void) lock_object(CQRS_CAT_PROJECTION, projection, false);
+	return lock_object(CQRS_CAT_PROJECTION, projection, nowait);
 }
 
 /*

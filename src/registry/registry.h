@@ -65,6 +65,14 @@ typedef enum CqrsStatus
 	CQRS_STATUS_HALTED			/* needs a person */
 } CqrsStatus;
 
+/* Whether a version that is a shadow is to serve by itself. */
+typedef enum CqrsRebuild
+{
+	CQRS_REBUILD_NONE,
+	CQRS_REBUILD_WANTED,		/* once it has been compared with its definition */
+	CQRS_REBUILD_EQUAL			/* it was found equal, and is to be switched to */
+} CqrsRebuild;
+
 typedef struct CqrsProjection
 {
 	int32		id;
@@ -97,6 +105,10 @@ typedef struct CqrsVersion
 	TimestampTz created_at;
 	TimestampTz state_since;	/* kept by insert and update, as the next */
 	TimestampTz status_since;
+	FullTransactionId filled_xid;	/* of the transaction that filled it; invalid: not filled */
+	TimestampTz filled_at;		/* not before that was committed; 0: nobody has looked since */
+	CqrsRebuild rebuild;
+	TimestampTz retire_at;		/* when it is retired by itself; 0: never */
 } CqrsVersion;
 
 /* What was done to come to a checkpoint. */
@@ -239,8 +251,8 @@ extern bool cqrs_registry_is_ours(const Datum *values);
 
 /* ---- object locks: heavyweight, held to the end of the transaction ---- */
 
-/* Lifecycle of a projection (create, alter, drop, pause); exclusive. */
-extern void cqrs_projection_lock(int32 projection);
+/* Lifecycle of a projection (create, alter, drop, pause, switch); exclusive.  With nowait false if another process holds it. */
+extern bool cqrs_projection_lock(int32 projection, bool nowait);
 
 /* A version, by whoever fills or applies or drops it; exclusive.  With nowait false if another process holds it. */
 extern bool cqrs_version_lock(int32 version, bool nowait);
@@ -275,6 +287,7 @@ extern List *cqrs_version_list(int32 projection);	/* of one projection, or of al
 extern CqrsVersion *cqrs_version_serving(int32 projection); /* the serving one, else the newest building one, else NULL */
 extern void cqrs_version_insert(CqrsVersion *version);
 extern void cqrs_version_update(CqrsVersion *version);
+extern void cqrs_version_strip(int32 id);	/* of what it reads, and its checkpoints */
 extern void cqrs_version_delete(int32 id);	/* with its sources and checkpoints */
 
 /* Make a version that runs or fails stale, recorded with a reason; a halted one stays so, unless it has halted at an event. */

@@ -19,7 +19,7 @@
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 
-#define MAX_COLUMNS 20
+#define MAX_COLUMNS 32
 
 /*
  * add_key adds an equality condition to a scan.

@@ -13,11 +13,13 @@
 #include "registry/rows.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
+#include "utils/xid8.h"
 
 enum
 {
 	COL_ID, COL_PROJECTION, COL_NUMBER, COL_STATE, COL_STATUS, COL_ERROR, COL_RETRY_AT, COL_ATTEMPTS, COL_SCHEMA, COL_TABLE,
-	COL_DEFINITION, COL_KEY, COL_INDEXES, COL_SETTINGS, COL_CREATED_AT, COL_STATE_SINCE, COL_STATUS_SINCE, COL_COUNT
+	COL_DEFINITION, COL_KEY, COL_INDEXES, COL_SETTINGS, COL_CREATED_AT, COL_STATE_SINCE, COL_STATUS_SINCE, COL_FILLED_XID,
+	COL_FILLED_AT, COL_REBUILD, COL_RETIRE_AT, COL_COUNT
 };
 
 enum
@@ -31,6 +33,7 @@ enum
 #define CHECKPOINTS_KEPT 10
 
 static const char *const state_names[] = {"building", "shadow", "serving", "standby", "retired"};
+static const char *const rebuild_names[] = {NULL, "wanted", "equal"};
 static const char *const status_names[] = {"running", "stale", "failing", "halted"};
 
 /*
@@ -40,7 +43,7 @@ static int
 find_name(const char *name, const char *const *names, int count)
 {
 	for (int i = 0; i < count; i++)
-		if (strcmp(name, names[i]) == 0)
+		if (names[i] != NULL && strcmp(name, names[i]) == 0)
 			return i;
 	elog(ERROR, "unknown state or status \"%s\" in the catalog of cqrs", name);
 }
@@ -116,6 +119,11 @@ read_version(const Datum *values, const bool *nulls)
 	version->created_at = DatumGetTimestampTz(values[COL_CREATED_AT]);
 	version->state_since = DatumGetTimestampTz(values[COL_STATE_SINCE]);
 	version->status_since = DatumGetTimestampTz(values[COL_STATUS_SINCE]);
+	version->filled_xid = nulls[COL_FILLED_XID] ? InvalidFullTransactionId : DatumGetFullTransactionId(values[COL_FILLED_XID]);
+	version->filled_at = nulls[COL_FILLED_AT] ? 0 : DatumGetTimestampTz(values[COL_FILLED_AT]);
+	version->rebuild = nulls[COL_REBUILD] ? CQRS_REBUILD_NONE :
+		find_name(TextDatumGetCString(values[COL_REBUILD]), rebuild_names, lengthof(rebuild_names));
+	version->retire_at = nulls[COL_RETIRE_AT] ? 0 : DatumGetTimestampTz(values[COL_RETIRE_AT]);
 	return version;
 }
 
@@ -144,6 +152,13 @@ form_version(const CqrsVersion *version, Datum *values, bool *nulls)
 	values[COL_CREATED_AT] = TimestampTzGetDatum(version->created_at);
 	values[COL_STATE_SINCE] = TimestampTzGetDatum(version->state_since);
 	values[COL_STATUS_SINCE] = TimestampTzGetDatum(version->status_since);
+	values[COL_FILLED_XID] = FullTransactionIdGetDatum(version->filled_xid);
+	nulls[COL_FILLED_XID] = !FullTransactionIdIsValid(version->filled_xid);
+	values[COL_FILLED_AT] = TimestampTzGetDatum(version->filled_at);
+	nulls[COL_FILLED_AT] = version->filled_at == 0;
+	values[COL_REBUILD] = cqrs_rows_text(rebuild_names[version->rebuild], &nulls[COL_REBUILD]);
+	values[COL_RETIRE_AT] = TimestampTzGetDatum(version->retire_at);
+	nulls[COL_RETIRE_AT] = version->retire_at == 0;
 }
 
 /*
@@ -255,12 +270,11 @@ cqrs_version_update(CqrsVersion *version)
 }
 
 /*
- * cqrs_version_delete removes a version's row with all that hangs on it.
+ * cqrs_version_strip removes all that hangs on a version: what it reads, and its checkpoints.
  */
 void
-cqrs_version_delete(int32 id)
+cqrs_version_strip(int32 id)
 {
-	CqrsRowScan version = by_id(id);
 	CqrsRowScan checkpoints = of_version(CQRS_CAT_CHECKPOINT, "checkpoint_pkey", id);
 
 	cqrs_version_source_delete(id);
@@ -268,6 +282,17 @@ cqrs_version_delete(int32 id)
 	cqrs_verification_delete(id);
 	cqrs_handlers_delete(id);
 	(void) cqrs_rows_delete(&checkpoints);
+}
+
+/*
+ * cqrs_version_delete removes a version's row with all that hangs on it.
+ */
+void
+cqrs_version_delete(int32 id)
+{
+	CqrsRowScan version = by_id(id);
+
+	cqrs_version_strip(id);
 	(void) cqrs_rows_delete(&version);
 }
 

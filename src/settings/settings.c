@@ -43,6 +43,7 @@ int			cqrs_setting_segment_size = DEFAULT_SEGMENT_SIZE;
 int			cqrs_setting_retention = DEFAULT_RETENTION;
 int			cqrs_setting_command_retention = DEFAULT_COMMAND_RETENTION;
 int			cqrs_setting_max_outbox_size = DEFAULT_MAX_OUTBOX_SIZE;
+int			cqrs_setting_standby_retention = DEFAULT_RETENTION;
 int			cqrs_setting_retry_initial = DEFAULT_RETRY_INITIAL;
 int			cqrs_setting_retry_max = DEFAULT_RETRY_MAX;
 int			cqrs_setting_synchronous_commit = SYNCHRONOUS_COMMIT_OFF;
@@ -133,6 +134,11 @@ define_session(void)
 							"Zero stops them; ALTER DATABASE sets it for one database.",
 							&cqrs_setting_max_workers, DEFAULT_MAX_WORKERS, 0, MAX_MAX_WORKERS,
 							PGC_SUSET, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("cqrs.standby_retention",
+							"Sets how long a version that a rebuild has replaced is kept as standby.",
+							"-1 keeps it until it is retired by hand.",
+							&cqrs_setting_standby_retention, DEFAULT_RETENTION, -1, INT_MAX,
+							PGC_SUSET, GUC_UNIT_S, NULL, NULL, NULL);
 }
 
 /*

@@ -14,6 +14,7 @@ extern int	cqrs_setting_buffer_size;		/* kB */
 extern int	cqrs_setting_segment_size;		/* kB */
 extern int	cqrs_setting_retention;			/* s; -1 keeps everything */
 extern int	cqrs_setting_command_retention;	/* s; -1 keeps everything */
+extern int	cqrs_setting_standby_retention; /* s; -1 for ever */
 extern int	cqrs_setting_max_outbox_size;	/* MB; -1 no bound */
 extern int	cqrs_setting_retry_initial;		/* ms */
 extern int	cqrs_setting_retry_max;			/* ms */

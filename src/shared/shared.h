@@ -22,7 +22,9 @@ typedef enum CqrsPhase
 	CQRS_PHASE_FILL,
 	CQRS_PHASE_APPLY,
 	CQRS_PHASE_SERVE,
-	CQRS_PHASE_VERIFY
+	CQRS_PHASE_VERIFY,
+	CQRS_PHASE_COMPARE,
+	CQRS_PHASE_RETIRE
 } CqrsPhase;
 
 /* One process, as cqrs.workers shows it; a copy. */

@@ -46,6 +46,8 @@ static const char *const phase_names[] = {
 	[CQRS_PHASE_APPLY] = "apply",
 	[CQRS_PHASE_SERVE] = "serve",
 	[CQRS_PHASE_VERIFY] = "verify",
+	[CQRS_PHASE_COMPARE] = "compare",
+	[CQRS_PHASE_RETIRE] = "retire",
 };
 
 /*
@@ -233,7 +235,7 @@ cqrs_table_bytes(PG_FUNCTION_ARGS)
 {
 	Oid			relation = PG_GETARG_OID(0);
 
-	if (!lock_at_once(relation))
+	if (!OidIsValid(relation) || !lock_at_once(relation))
 		PG_RETURN_NULL();
 	return DirectFunctionCall1(pg_total_relation_size, ObjectIdGetDatum(relation));
 }

@@ -65,12 +65,16 @@ extern CqrsStepResult cqrs_worker_step(CqrsTask *task, const CqrsStep *step, Err
 /* Do what is due now; returns when to look again, if nobody wakes us before. */
 extern TimestampTz cqrs_worker_round(void);
 
-/* Bring a version that is being built, or any other, forward.  'vacuumed' is the caller's memory of one that is. */
-extern CqrsStepResult cqrs_worker_build(CqrsTask *task, bool *vacuumed);
+/* Bring a version that is being built, or any other, forward. */
+extern CqrsStepResult cqrs_worker_build(CqrsTask *task);
 extern CqrsStepResult cqrs_worker_apply(CqrsTask *task);
 
 /* Compare a share of a version's keys with its query, for no longer than cqrs.verify_timeout; halves the share if that was not enough. */
 extern CqrsStepResult cqrs_worker_verify(CqrsTask *task, double *share);
+
+/* Have a shadow serve that is to; retire a standby whose time has come.  That others are in the way is no failure. */
+extern CqrsStepResult cqrs_worker_rebuild(CqrsTask *task);
+extern CqrsStepResult cqrs_worker_retire(CqrsTask *task);
 
 /* Capture again sources whose triggers are not as they should be; the versions that read them are stale then. */
 extern CqrsStepResult cqrs_worker_mend(CqrsTask *task);

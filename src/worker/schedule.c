@@ -23,7 +23,6 @@ typedef struct Memory
 {
 	int32		version;		/* key */
 	bool		seen;			/* in the round at hand */
-	bool		vacuumed;		/* since it was filled */
 	int			tries;			/* in a row that somebody was in the way of */
 	TimestampTz in_the_way;		/* since when locks could not be had; 0: they could */
 	TimestampTz until;			/* not to be tried before */
@@ -31,6 +30,8 @@ typedef struct Memory
 	TimestampTz mend_at;		/* not to be tried before */
 	TimestampTz verify_at;		/* not to be verified before, because it was tried; 0: as the registry says */
 	double		share;			/* of its keys that can be verified in time; 0: not known to be less than all */
+	int			life_tries;		/* in a row that could not have it serve, or retire it */
+	TimestampTz life_at;		/* not to be tried before */
 } Memory;
 
 static List *tasks = NIL;		/* of CqrsTask *, of the round at hand */
@@ -255,6 +256,45 @@ after_companions(const CqrsTask *task)
 }
 
 /*
+ * lives_on has a version serve, or retires it, if it is time; returns when to look again (DT_NOEND: nothing is to be done).
+ *
+ * What others are in the way of is tried again and again: the version goes on as it is meanwhile.
+ */
+static TimestampTz
+lives_on(CqrsTask *task, Memory *memory)
+{
+	const CqrsVersion *version = task->version;
+	bool		rebuilt = version->state == CQRS_STATE_SHADOW && version->rebuild != CQRS_REBUILD_NONE;
+	bool		retires = version->state == CQRS_STATE_STANDBY && version->retire_at != 0;
+	TimestampTz due = Max(memory->life_at, retires ? version->retire_at : 0);
+	CqrsStepResult result;
+
+	if (!rebuilt && !retires)
+		return DT_NOEND;
+	if (due > cqrs_clock_now())
+		return due;
+	if (version->status != CQRS_STATUS_RUNNING)
+		return TimestampTzPlusMilliseconds(cqrs_clock_now(), BUSY_INITIAL_MS);	/* what it is by now, the next round will see */
+	result = rebuilt ? cqrs_worker_rebuild(task) : cqrs_worker_retire(task);
+	if (result == CQRS_STEP_DONE)
+	{
+		memory->life_tries = 0;
+		memory->life_at = 0;
+		return cqrs_clock_now();
+	}
+	if (result == CQRS_STEP_FAILED)
+		ereport(WARNING,
+				(errcode(task->error->sqlerrcode),
+				 errmsg("version %d of projection \"%s\" could not be %s and is tried again: %s", version->number, task->name,
+						rebuilt ? "switched to" : "retired", task->error->message),
+				 task->error->detail ? errdetail_internal("%s", task->error->detail) : 0));
+	memory->life_at = result == CQRS_STEP_FAILED ?
+		cqrs_clock_backoff(++memory->life_tries, cqrs_setting_retry_initial, cqrs_setting_retry_max) :
+		cqrs_clock_backoff(++memory->life_tries, BUSY_INITIAL_MS, BUSY_MAX_MS);
+	return memory->life_at;
+}
+
+/*
  * attend does what is due for one version; returns when to look at it again (DT_NOEND: when woken).
  */
 static TimestampTz
@@ -265,12 +305,13 @@ attend(CqrsTask *task)
 	TimestampTz until = Max(version->retry_at, memory->until);
 	bool		building = version->state == CQRS_STATE_BUILDING;
 	CqrsStepResult result;
+	TimestampTz next;
 
 	if (task->paused || version->state == CQRS_STATE_RETIRED || version->status == CQRS_STATUS_HALTED)
 		return DT_NOEND;
 	if (until > cqrs_clock_now())
 		return until;
-	result = building ? cqrs_worker_build(task, &memory->vacuumed) : cqrs_worker_apply(task);
+	result = building ? cqrs_worker_build(task) : cqrs_worker_apply(task);
 	if (result == CQRS_STEP_FAILED)
 		return after_failure(task, memory);
 	memory->in_the_way = 0;
@@ -282,6 +323,8 @@ attend(CqrsTask *task)
 	if (building)
 		return cqrs_clock_now();	/* what was served just now is maintained from now on */
 	until = after_companions(task);
+	next = lives_on(task, memory);
+	until = Min(until, next);
 	return task->batch.full ? Min(until, after_full(task, memory)) : until;
 }
 

@@ -77,22 +77,60 @@ cqrs_worker_vacuum(List *relations, bool truncate)
 }
 
 /*
- * work_vacuum vacuums the version's table: pages all of whose rows are visible to all need not be visited by index-only scans.
+ * work_vacuum vacuums the table of a version that handlers have filled, before it serves: pages all of whose rows are visible to all need not be visited by
+ * index-only scans.  Other fills see to that themselves.
  */
 static bool
 work_vacuum(CqrsTask *task)
 {
-	cqrs_worker_vacuum(list_make1_oid(task->version->table), true);
+	CqrsVersion *version = cqrs_version_get(task->version->id, true);
+
+	if (version != NULL && version->state == CQRS_STATE_BUILDING && version->filled_at == 0 && cqrs_version_is_events(version))
+		cqrs_worker_vacuum(list_make1_oid(version->table), true);
 	return true;
 }
 
 /*
- * work_serve opens the serving view.
+ * work_finish makes a shadow of what was filled, or has it serve where nothing does.
  */
 static bool
-work_serve(CqrsTask *task)
+work_finish(CqrsTask *task)
 {
-	return cqrs_build_serve(task->version->id, false);
+	return cqrs_build_finish(task->version->id, false);
+}
+
+/*
+ * work_compare compares a version that is to serve by itself with its definition.
+ */
+static bool
+work_compare(CqrsTask *task)
+{
+	return cqrs_build_compare(task->version->id, false);
+}
+
+/*
+ * work_take_over switches to a version that was found equal.
+ */
+static bool
+work_take_over(CqrsTask *task)
+{
+	return cqrs_build_take_over(task->version->id, false);
+}
+
+/*
+ * work_retire drops a standby whose time has come, unless it serves again.
+ */
+static bool
+work_retire(CqrsTask *task)
+{
+	CqrsVersion *version;
+
+	if (!cqrs_projection_lock(task->version->projection, true))
+		return false;
+	version = cqrs_version_get(task->version->id, true);
+	if (version == NULL || version->state != CQRS_STATE_STANDBY || version->retire_at == 0)
+		return true;
+	return cqrs_build_retire(version->id, false, "cqrs.standby_retention has passed");
 }
 
 /*
@@ -112,27 +150,58 @@ work_apply(CqrsTask *task)
 static const CqrsStep attach_step = {work_attach, CQRS_PHASE_ATTACH, "cqrs: attach the sources of", false};
 static const CqrsStep fill_step = {work_fill, CQRS_PHASE_FILL, "cqrs: fill", true};
 static const CqrsStep vacuum_step = {work_vacuum, CQRS_PHASE_FILL, "cqrs: vacuum", false};
-static const CqrsStep serve_step = {work_serve, CQRS_PHASE_SERVE, "cqrs: serve", false};
+static const CqrsStep finish_step = {work_finish, CQRS_PHASE_SERVE, "cqrs: catch up", false};
+static const CqrsStep compare_step = {work_compare, CQRS_PHASE_COMPARE, "cqrs: compare", true};
+static const CqrsStep take_over_step = {work_take_over, CQRS_PHASE_SERVE, "cqrs: switch to", false};
+static const CqrsStep retire_step = {work_retire, CQRS_PHASE_RETIRE, "cqrs: retire", false};
 static const CqrsStep apply_step = {work_apply, CQRS_PHASE_APPLY, "cqrs: apply", true};
 
 /*
  * cqrs_worker_build goes through the steps of a build.
  */
 CqrsStepResult
-cqrs_worker_build(CqrsTask *task, bool *vacuumed)
+cqrs_worker_build(CqrsTask *task)
 {
 	CqrsStepResult result = cqrs_worker_step(task, &attach_step, &task->error);
 
 	if (result == CQRS_STEP_DONE)
 		result = cqrs_worker_step(task, &fill_step, &task->error);
-	if (result == CQRS_STEP_DONE && !*vacuumed)
-	{
-		result = cqrs_worker_step(task, &vacuum_step, &task->error);
-		*vacuumed = result == CQRS_STEP_DONE;
-	}
 	if (result == CQRS_STEP_DONE)
-		result = cqrs_worker_step(task, &serve_step, &task->error);
+		result = cqrs_worker_step(task, &vacuum_step, &task->error);
+	if (result == CQRS_STEP_DONE)
+		result = cqrs_worker_step(task, &finish_step, &task->error);
 	return result;
+}
+
+/*
+ * only_busy takes what others are in the way of, however long, for no failure: the version goes on as it is.
+ */
+static CqrsStepResult
+only_busy(const CqrsTask *task, CqrsStepResult result)
+{
+	return result == CQRS_STEP_FAILED && cqrs_worker_in_the_way(task->error) ? CQRS_STEP_BUSY : result;
+}
+
+/*
+ * cqrs_worker_rebuild has a shadow serve that is to, once it is found equal to its definition.
+ */
+CqrsStepResult
+cqrs_worker_rebuild(CqrsTask *task)
+{
+	CqrsStepResult result = only_busy(task, cqrs_worker_step(task, &compare_step, &task->error));
+
+	if (result == CQRS_STEP_DONE)
+		result = only_busy(task, cqrs_worker_step(task, &take_over_step, &task->error));
+	return result;
+}
+
+/*
+ * cqrs_worker_retire retires a standby whose time has come.
+ */
+CqrsStepResult
+cqrs_worker_retire(CqrsTask *task)
+{
+	return only_busy(task, cqrs_worker_step(task, &retire_step, &task->error));
 }
 
 /*

@@ -1,0 +1,108 @@
+/*
+ * build/retire.c
+ *		Dropping what versions are made of.
+ *
+ * The caller has checked that nobody is to read them any more, and holds the projection's lock.
+ */
+#include "postgres.h"
+
+#include "base/locks.h"
+#include "build/build.h"
+#include "build/parts.h"
+#include "capture/capture.h"
+#include "catalog/dependency.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_namespace.h"
+#include "settings/settings.h"
+#include "shared/shared.h"
+#include "utils/lsyscache.h"
+
+/*
+ * add_relation adds a relation, if it is there, to what is to be dropped.
+ */
+static void
+add_relation(ObjectAddresses *objects, Oid relation)
+{
+	ObjectAddress address;
+
+	if (get_rel_relkind(relation) == '\0')
+		return;
+	ObjectAddressSet(address, RelationRelationId, relation);
+	add_exact_object_address(&address, objects);
+}
+
+/*
+ * cqrs_build_drop drops the views of projections, and tables, definitions and schemas of versions together: so they do not stand in each other's way, and
+ * what users have built on them does, unless 'cascade'.
+ */
+void
+cqrs_build_drop(List *projections, List *versions, bool cascade)
+{
+	ObjectAddresses *objects = new_object_addresses();
+	ObjectAddress address;
+	ListCell   *cell;
+
+	foreach(cell, projections)
+		add_relation(objects, ((CqrsProjection *) lfirst(cell))->view);
+	foreach(cell, versions)
+	{
+		CqrsVersion *version = lfirst(cell);
+
+		add_relation(objects, version->definition);
+		add_relation(objects, version->table);
+		if (get_namespace_name(version->schema) == NULL)
+			continue;
+		ObjectAddressSet(address, NamespaceRelationId, version->schema);
+		add_exact_object_address(&address, objects);
+	}
+	performMultipleDeletions(objects, cascade ? DROP_CASCADE : DROP_RESTRICT, 0);
+	free_object_addresses(objects);
+}
+
+/*
+ * lock_relations locks what is to be dropped, so that nobody queues behind us.
+ */
+static bool
+lock_relations(const CqrsVersion *version, bool wait)
+{
+	List	   *relations = NIL;
+
+	if (get_rel_relkind(version->definition) != '\0')
+		relations = lappend_oid(relations, version->definition);
+	if (get_rel_relkind(version->table) != '\0')
+		relations = lappend_oid(relations, version->table);
+	if (!wait)
+		return cqrs_locks_try(relations, AccessExclusiveLock, CQRS_AT_ONCE_MS, NULL);
+	cqrs_locks_take(relations, AccessExclusiveLock, cqrs_setting_lock_timeout);
+	return true;
+}
+
+/*
+ * cqrs_build_retire drops a version's table; its row stays and names nothing any more.
+ */
+bool
+cqrs_build_retire(int32 id, bool wait, const char *reason)
+{
+	CqrsVersion *version;
+
+	if (!cqrs_version_lock(id, !wait))
+		return false;
+	version = cqrs_version_get(id, true);
+	if (version == NULL || version->state == CQRS_STATE_RETIRED || version->state == CQRS_STATE_SERVING)
+		return true;
+	if (!lock_relations(version, wait))
+		return false;
+	cqrs_build_drop(NIL, list_make1(version), false);
+	cqrs_version_strip(id);
+	(void) cqrs_dead_letter_delete_all(id);
+	version->schema = version->table = version->definition = InvalidOid;
+	version->status = CQRS_STATUS_RUNNING;
+	version->error = NULL;
+	version->retry_at = version->retire_at = 0;
+	version->attempts = 0;
+	version->rebuild = CQRS_REBUILD_NONE;
+	cqrs_build_state(version, CQRS_STATE_RETIRED, reason);
+	cqrs_capture_release();
+	cqrs_shared_wake_at_commit();
+	return true;
+}
