@@ -9,6 +9,7 @@
 
 #include "access/genam.h"
 #include "access/heapam.h"
+#include "access/nbtree.h"
 #include "access/table.h"
 #include "access/xact.h"
 #include "base/clock.h"
@@ -193,10 +194,33 @@ form_chunk(const CqrsDraft *draft, const char *buffer, HeapTuple tuple)
 }
 
 /*
- * aim has the server try the last page of an index first, if it has found no better one.
+ * is_last_leaf tells whether a page is where an index ends.  The last ones of a file need not be: a page may be on its way there, or have stayed empty in a
+ * crash, or lead to others.
+ */
+static bool
+is_last_leaf(Relation index, BlockNumber block)
+{
+	Buffer		buffer = ReadBuffer(index, block);
+	Page		page = BufferGetPage(buffer);
+	bool		found = false;
+
+	LockBuffer(buffer, BT_READ);
+	if (!PageIsNew(page))
+	{
+		BTPageOpaque opaque = BTPageGetOpaque(page);
+
+		found = P_ISLEAF(opaque) && P_RIGHTMOST(opaque) && !P_IGNORE(opaque);
+	}
+	UnlockReleaseBuffer(buffer);
+	return found;
+}
+
+/*
+ * aim has the server try the page first where an index ends, if it has found no better one.
  *
- * Transaction ids grow, so that page mostly is where the entry belongs.  The server looks whether it is, but remembers the page by itself only in an index
- * larger than those of segments are; to find it from the root costs a third of the entry.
+ * Transaction ids grow, so that page mostly is where the entry belongs.  The server looks whether it is, but remembers it by itself only in an index larger
+ * than those of segments are; to find it from the root costs a third of the entry.  A page is made for the root after one for the last leaf, so it is mostly
+ * one of the last two.
  */
 static void
 aim(Relation index)
@@ -206,8 +230,12 @@ aim(Relation index)
 	if (RelationGetTargetBlock(index) != InvalidBlockNumber)
 		return;
 	pages = RelationGetNumberOfBlocks(index);
-	if (pages > 1)				/* the first one leads to the root */
-		RelationSetTargetBlock(index, pages - 1);
+	for (BlockNumber block = pages; block > BTREE_METAPAGE + 1 && block + 2 > pages;)
+		if (is_last_leaf(index, --block))
+		{
+			RelationSetTargetBlock(index, block);
+			return;
+		}
 }
 
 /*
