@@ -15,6 +15,8 @@
 #include "base/spi.h"
 #include "build/parts.h"
 #include "catalog/namespace.h"
+#include "catalog/pg_class.h"
+#include "catalog/namespace.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
 #include "parser/parse_clause.h"
@@ -74,10 +76,48 @@ parse(const char *text)
 }
 
 /*
- * check_columns refuses whole rows of the view: one of a later version may have other columns.
+ * refuse_temporary raises for what would be gone with the session, and the filter with it.
+ */
+static void
+refuse_temporary(const char *what, const char *name)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			 errmsg("a row filter cannot use temporary %s \"%s\"", what, name),
+			 errhint("Other sessions could not read the projection; make it a lasting one.")));
+}
+
+/*
+ * is_temporary tells whether a function is temporary.
  */
 static bool
-check_columns(Node *node, Walk *walk)
+is_temporary(Oid function, void *context)
+{
+	return isAnyTempNamespace(get_func_namespace(function));
+}
+
+/*
+ * check_relations refuses temporary tables that a subquery reads.
+ */
+static void
+check_relations(const Query *query)
+{
+	ListCell   *cell;
+
+	foreach(cell, query->rtable)
+	{
+		RangeTblEntry *entry = lfirst_node(RangeTblEntry, cell);
+
+		if (entry->rtekind == RTE_RELATION && get_rel_persistence(entry->relid) == RELPERSISTENCE_TEMP)
+			refuse_temporary("table", get_rel_name(entry->relid));
+	}
+}
+
+/*
+ * check refuses whole rows of the view, since one of a later version may have other columns, and what is temporary.
+ */
+static bool
+check(Node *node, Walk *walk)
 {
 	if (node == NULL)
 		return false;
@@ -87,16 +127,19 @@ check_columns(Node *node, Walk *walk)
 				 errmsg("a row filter cannot look at the row as a whole"),
 				 errhint("Name the columns that it depends on."),
 				 parser_errposition(walk->pstate, ((Var *) node)->location)));
+	if (check_functions_in_node(node, is_temporary, NULL))
+		refuse_temporary("function", IsA(node, FuncExpr) ? get_func_name(((FuncExpr *) node)->funcid) : "");
 	if (IsA(node, Query))
 	{
 		bool		result;
 
+		check_relations((Query *) node);
 		walk->depth++;
-		result = query_tree_walker((Query *) node, check_columns, walk, 0);
+		result = query_tree_walker((Query *) node, check, walk, 0);
 		walk->depth--;
 		return result;
 	}
-	return expression_tree_walker(node, check_columns, walk);
+	return expression_tree_walker(node, check, walk);
 }
 
 /*
@@ -134,7 +177,7 @@ cqrs_filter_read(Oid view, const char *text, const char *alias)
 	addNSItemToQuery(pstate, item, false, true, true);
 	expression = transformWhereClause(pstate, parse(text), EXPR_KIND_WHERE, "row_filter");
 	assign_expr_collations(pstate, expression);
-	(void) check_columns(expression, &walk);
+	(void) check(expression, &walk);
 	error_context_stack = context.previous;
 	free_parsestate(pstate);
 	relation_close(relation, NoLock);
