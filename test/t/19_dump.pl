@@ -14,12 +14,16 @@ my $node = new_server('dump', q{cqrs.naptime = '2s'}, q{cqrs.segment_size = '64k
 my $pages = 'SELECT s.id, s.amount, o.name FROM shop.sale s LEFT JOIN shop.office o ON o.id = s.office';
 my $visits = 'SELECT day, count(*) AS visits, min(page) AS first FROM shop.visit GROUP BY day';
 my $totals = 'SELECT office, count(*) AS sales, sum(amount) AS total FROM shop.sale GROUP BY office';
+# Two of them are read by another.
+my $above = 'SELECT p.name, count(*) AS pages, sum(t.sales) AS sales FROM %s p JOIN %s t ON t.total > p.amount GROUP BY p.name';
+my $stacked = sprintf($above, 'shop.pages', 'shop."Totals"');
 
 sub equal_in
 {
 	my ($database, $when) = @_;
 
-	foreach my $view ([ 'shop.pages', $pages ], [ 'shop."Totals"', $totals ], [ 'shop.visits', $visits ])
+	foreach my $view ([ 'shop.pages', $pages ], [ 'shop."Totals"', $totals ], [ 'shop.visits', $visits ],
+		[ 'shop.stacked', sprintf($above, "($pages)", "($totals)") ])
 	{
 		ok(caught_up($node, $view->[0], $database), "$view->[0] catches up $when");
 		is_equal($node, @$view, "$view->[0] is right $when", $database);
@@ -37,6 +41,7 @@ $node->safe_psql('postgres', qq{
 	INSERT INTO shop.sale SELECT i, 1 + i % 5, i FROM generate_series(1, 200) i;
 	SELECT cqrs.create_projection('shop.pages', '$pages', key => ARRAY['id'], indexes => ARRAY['(name)'], row_filter => 'id > 0', max_lag => '1 min', description => 'dumped');
 	SELECT cqrs.create_projection('shop."Totals"', '$totals');
+	SELECT cqrs.create_projection('shop.stacked', '$stacked');
 	CREATE TABLE shop.visit (id integer PRIMARY KEY, day integer, page text) PARTITION BY RANGE (id);
 	CREATE TABLE shop.visit_1 PARTITION OF shop.visit FOR VALUES FROM (0) TO (100);
 	CREATE TABLE shop.visit_2 (page text, id integer NOT NULL, day integer);
@@ -71,7 +76,7 @@ foreach my $copy ('copy_one', 'copy_two')
 	# The second is restored with no worker beside it, then changed, then looked at.
 	$node->safe_psql('postgres', "ALTER DATABASE $copy SET cqrs.max_workers = 0") if $copy eq 'copy_two';
 	command_ok([ 'psql', '-X', '-q', '-v', 'ON_ERROR_STOP=1', '-f', $dump, $node->connstr($copy) ], "$copy is restored without an error");
-	is($node->safe_psql($copy, q{SELECT count(*) FROM cqrs.projections}), 3, "$copy has the projections");
+	is($node->safe_psql($copy, q{SELECT count(*) FROM cqrs.projections}), 4, "$copy has the projections");
 	is($node->safe_psql($copy, q{SELECT max_lag || ' ' || description FROM cqrs.projections WHERE projection = 'shop.pages'::regclass}), '00:01:00 dumped', 'with what they are');
 	is($node->safe_psql($copy, q{SELECT status || ' ' || state FROM cqrs.versions WHERE projection = 'shop.pages'::regclass}), 'paused serving', 'a paused one is paused still');
 	$node->safe_psql($copy, q{INSERT INTO shop.sale SELECT i, 1, 5 FROM generate_series(1000, 1050) i; UPDATE shop.office SET name = 'moved' WHERE id = 2; DELETE FROM shop.sale WHERE id BETWEEN 60 AND 80;
@@ -105,6 +110,7 @@ foreach my $copy ('copy_one', 'copy_two')
 	is($node->safe_psql($copy, q{SELECT min(id) FROM shop.pages}), 2, 'which can be changed');
 	my (undef, undef, $error) = $node->psql($copy, 'DELETE FROM shop.pages');
 	like($error, qr/is derived/, 'and guarded');
+	$node->safe_psql($copy, q{SELECT cqrs.drop_projection('shop.stacked')});
 	(undef, undef, $error) = $node->psql($copy, 'DROP VIEW shop.pages');
 	like($error, qr/drop_projection/, 'as before');
 	is($node->safe_psql($copy, q{SELECT cqrs.create_projection('shop.more', 'SELECT id FROM shop.office')}), 1, 'and new ones can be made: ids go on');
