@@ -58,6 +58,15 @@ SELECT cqrs.emit('Third', 'a', '1');
 SELECT count(*) FROM (TABLE cqrs.event_types EXCEPT TABLE before) AS d;
 ROLLBACK;
 
+-- Who handles it, once each however many versions do; types that nobody has emitted are in it if somebody handles them.
+SELECT cqrs.create_projection('thirds', columns => 'id text PRIMARY KEY', handlers => '{"Third": "INSERT INTO thirds SELECT aggregate_id FROM event ON CONFLICT DO NOTHING"}',
+    seed => 'SELECT NULL::text WHERE false');
+SELECT cqrs.create_projection('pair', columns => 'id text', seed => 'SELECT NULL::text WHERE false',
+    handlers => '{"Third": "SELECT 1", "Fourth": "SELECT 4", "public.filler": "SELECT 0"}');
+SELECT type, count, handled_by FROM cqrs.event_types WHERE handled_by <> '{}' ORDER BY type;
+SELECT cqrs.drop_projection('pair');
+SELECT type, count, handled_by FROM cqrs.event_types WHERE handled_by <> '{}' ORDER BY type;
+
 -- A new shape, and everybody may look.
 CREATE FUNCTION newer(payload jsonb) RETURNS jsonb LANGUAGE sql IMMUTABLE AS 'SELECT payload';
 SELECT cqrs.create_upcaster('Third', 1, 'newer(jsonb)');

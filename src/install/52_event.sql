@@ -32,20 +32,4 @@ LANGUAGE C STABLE STRICT PARALLEL RESTRICTED ROWS 20
 AS 'MODULE_PATHNAME', 'cqrs_count_events';
 COMMENT ON FUNCTION cqrs_internal.count_events(integer, regclass) IS 'the events in a segment of the outbox, by type';
 
--- Sealed segments were counted when they were; those that are still written to are counted now, under the same snapshot.
-CREATE VIEW cqrs.event_types AS
-SELECT coalesce(c.type, t.type) AS type, c.first_seen, c.last_seen, coalesce(c.count, 0) AS count, coalesce(t.version, 1) AS schema_version,
-       t.description, t.owner
-FROM (SELECT e.type, min(e.first_at) AS first_seen, max(e.last_at) AS last_seen, sum(e.count)::bigint AS count
-      FROM (SELECT k.type, k.count, k.first_at, k.last_at FROM cqrs_internal.event_count k
-            UNION ALL
-            SELECT k.type, k.count, k.first_at, k.last_at
-            FROM cqrs_internal.segment s CROSS JOIN LATERAL cqrs_internal.count_events(s.number, s.relation) k
-            WHERE s.opened_at IS NOT NULL AND s.bytes IS NULL) e
-      GROUP BY e.type) c
-FULL JOIN cqrs_internal.event_type t ON t.type = c.type;
-COMMENT ON VIEW cqrs.event_types IS
-'types of domain events that were emitted, or described: how many, when, the newest schema version of their payloads, what they mean, and whose they are';
-
 GRANT EXECUTE ON FUNCTION cqrs_internal.count_events(integer, regclass) TO PUBLIC;
-GRANT SELECT ON cqrs.event_types TO PUBLIC;

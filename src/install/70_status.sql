@@ -160,3 +160,29 @@ GRANT SELECT ON cqrs.projections, cqrs.versions, cqrs.checkpoints, cqrs.lag, cqr
 GRANT EXECUTE ON FUNCTION cqrs.freshness(regclass), cqrs_internal.measure(integer), cqrs_internal.shown_status(integer),
     cqrs_internal.shown_hold(integer),     cqrs_internal.shown_strategy(integer), cqrs_internal.table_bytes(regclass), cqrs_internal.workers(),
     cqrs_internal.column_names(oid, smallint[]) TO PUBLIC;
+
+-- Types of events.  Sealed segments were counted when they were; those that are still written to are counted now, under the same snapshot.
+CREATE VIEW cqrs.event_types AS
+WITH counts AS (
+    SELECT e.type, min(e.first_at) AS first_seen, max(e.last_at) AS last_seen, sum(e.count)::bigint AS count
+    FROM (SELECT k.type, k.count, k.first_at, k.last_at FROM cqrs_internal.event_count k
+          UNION ALL
+          SELECT k.type, k.count, k.first_at, k.last_at
+          FROM cqrs_internal.segment s CROSS JOIN LATERAL cqrs_internal.count_events(s.number, s.relation) k
+          WHERE s.opened_at IS NOT NULL AND s.bytes IS NULL) e
+    GROUP BY e.type),
+readers AS (
+    SELECT h.event_type AS type, pg_catalog.array_agg(DISTINCT p.view ORDER BY p.view) AS handled_by
+    FROM cqrs_internal.handler h
+    JOIN cqrs_internal.version v ON v.id = h.version AND v.state <> 'retired'
+    JOIN cqrs_internal.projection p ON p.id = v.projection
+    WHERE h.event_type IS NOT NULL
+    GROUP BY h.event_type)
+SELECT type, c.first_seen, c.last_seen, coalesce(c.count, 0) AS count, coalesce(r.handled_by, '{}') AS handled_by,
+       coalesce(t.version, 1) AS schema_version, t.description, t.owner
+FROM counts c
+FULL JOIN cqrs_internal.event_type t USING (type)
+FULL JOIN readers r USING (type);
+COMMENT ON VIEW cqrs.event_types IS
+'types of domain events that were emitted, described, or have handlers: how many, when, whose projections handle them, the newest schema version of their payloads, what they mean, and whose they are';
+GRANT SELECT ON cqrs.event_types TO PUBLIC;
