@@ -15,7 +15,7 @@ SET search_path = status_test;
 SELECT c.relname AS view, string_agg(a.attname || ' ' || format_type(a.atttypid, a.atttypmod), ', ' ORDER BY a.attnum) AS columns
 FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid
 WHERE c.relnamespace = 'cqrs'::regnamespace AND a.attnum > 0
-	AND c.relname IN ('projections', 'versions', 'checkpoints', 'lag', 'sources', 'workers', 'history')
+	AND c.relname IN ('projections', 'versions', 'checkpoints', 'lag', 'sources', 'workers', 'build_progress', 'history')
 GROUP BY c.relname ORDER BY c.relname;
 
 SET ROLE regress_cqrs_owner;

@@ -164,7 +164,7 @@ cqrs_fill_table(Oid relid, const char *query, Snapshot snapshot)
 	const int	params[] = {PROGRESS_COPY_COMMAND, PROGRESS_COPY_TYPE};
 	const int64 values[] = {PROGRESS_COPY_COMMAND_FROM, PROGRESS_COPY_TYPE_CALLBACK};
 	Relation	table = table_open(relid, AccessExclusiveLock);
-	bool		indexed = table->rd_rel->relhasindex;
+	bool		indexed = RelationGetIndexList(table) != NIL;
 	uint64		done;
 
 	cqrs_apply_empty(table);

@@ -34,10 +34,12 @@ BEGIN ATOMIC
                (SELECT pg_catalog.format('ALTER COLUMN %I SET (%s)', a.attname,
                                          pg_catalog.string_agg(pg_catalog.format('%I = %L', p.option_name, p.option_value), ', '))
                 FROM pg_catalog.pg_options_to_table(a.attoptions) p
+                WHERE p.option_name LIKE 'n\_distinct%'
                 HAVING pg_catalog.count(*) > 0)))
     FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
     WHERE a.attrelid = old AND a.attnum > 0 AND NOT a.attisdropped
-          AND (a.attstattarget >= 0 OR a.attstorage <> t.typstorage OR a.attcompression <> '' OR a.attoptions IS NOT NULL)
+          AND (a.attstattarget >= 0 OR a.attstorage <> t.typstorage OR a.attcompression <> ''
+               OR EXISTS (SELECT FROM pg_catalog.pg_options_to_table(a.attoptions) p WHERE p.option_name LIKE 'n\_distinct%'))
     UNION ALL
     SELECT pg_catalog.format('statistics object "%s"', s.stxname),
            pg_catalog.format('CREATE STATISTICS %I.%I %sON %s FROM %s', n.nspname, s.stxname,
@@ -86,7 +88,10 @@ BEGIN ATOMIC
           WHERE c.oid = old AND t.oid = new) g
     WHERE g.grantee <> g.owner
     UNION ALL
-    SELECT pg_catalog.pg_describe_object(d.classid, d.objid, 0), NULL
+    SELECT CASE WHEN t.oid IS NOT NULL THEN pg_catalog.format('trigger "%s"', t.tgname)
+                WHEN o.oid IS NOT NULL THEN pg_catalog.format('constraint "%s"', o.conname)
+                WHEN r.oid IS NOT NULL THEN pg_catalog.format('rule "%s"', r.rulename)
+                ELSE pg_catalog.pg_describe_object(d.classid, d.objid, 0) END, NULL
     FROM pg_catalog.pg_depend d
     LEFT JOIN pg_catalog.pg_trigger t ON d.classid = 'pg_catalog.pg_trigger'::pg_catalog.regclass AND t.oid = d.objid
     LEFT JOIN pg_catalog.pg_constraint o ON d.classid = 'pg_catalog.pg_constraint'::pg_catalog.regclass AND o.oid = d.objid
@@ -94,7 +99,7 @@ BEGIN ATOMIC
     WHERE d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refobjid = old
           AND (d.classid IN ('pg_catalog.pg_policy'::pg_catalog.regclass, 'pg_catalog.pg_publication_rel'::pg_catalog.regclass)
                OR (NOT t.tgisinternal AND t.tgname NOT LIKE 'cqrs\_%') OR o.contype <> 'p' OR r.ev_class = old)
-    GROUP BY d.classid, d.objid;
+    GROUP BY d.classid, d.objid, t.oid, t.tgname, o.oid, o.conname, r.oid, r.rulename;
 END;
 COMMENT ON FUNCTION cqrs_internal.table_attachments(regclass, regclass) IS
 'statements that give a table the comments and grants of another; null for what cannot be given';

@@ -139,6 +139,51 @@ CROSS JOIN LATERAL (SELECT CASE WHEN NOT s.attached THEN '{}'
 COMMENT ON VIEW cqrs.sources IS
 'tables whose changes are captured: the columns whose change counts, those of them that are stored, and why';
 
+CREATE FUNCTION cqrs_internal.table_progress()
+RETURNS TABLE (relation oid, pid integer, phase text, done bigint, expected bigint, started_at timestamptz)
+LANGUAGE sql STABLE PARALLEL RESTRICTED SECURITY DEFINER ROWS 10
+BEGIN ATOMIC
+    SELECT p.relid, p.pid, p.phase, p.done, p.expected, a.xact_start
+    FROM (SELECT c.relid, c.pid, 'filling' AS phase, c.param3 AS done, c.param11 AS expected
+          FROM pg_catalog.pg_stat_get_progress_info('COPY') c
+          WHERE c.datid = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())
+          UNION ALL
+          SELECT i.relid, i.pid, 'indexing', i.param13, i.param12
+          FROM pg_catalog.pg_stat_get_progress_info('CREATE INDEX') i
+          WHERE i.datid = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())
+          UNION ALL
+          SELECT z.relid, z.pid, 'analyzing', NULL, NULL
+          FROM pg_catalog.pg_stat_get_progress_info('ANALYZE') z
+          WHERE z.datid = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())
+          UNION ALL
+          SELECT v.relid, v.pid, 'vacuuming', NULL, NULL
+          FROM pg_catalog.pg_stat_get_progress_info('VACUUM') v
+          WHERE v.datid = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())) p
+    CROSS JOIN LATERAL pg_catalog.pg_stat_get_activity(p.pid) a
+    WHERE p.relid IN (SELECT v."table" FROM cqrs_internal.version v WHERE v.state = 'building');
+END;
+COMMENT ON FUNCTION cqrs_internal.table_progress() IS 'what the server says of those who fill, index or analyze tables of versions that are being built';
+
+CREATE VIEW cqrs.build_progress AS
+SELECT p.view AS projection, v.number AS version,
+       coalesce(t.phase,
+                CASE WHEN w.phase = 'attach' THEN 'attaching'
+                     WHEN w.phase = 'fill' THEN 'filling'
+                     WHEN w.phase = 'compare' THEN 'comparing'
+                     WHEN w.phase = 'serve' AND v.state = 'shadow' THEN 'switching'
+                     WHEN w.phase = 'serve' THEN 'catching up'
+                     ELSE 'waiting' END) AS phase,
+       t.done AS rows_done, t.expected AS rows_expected,
+       coalesce(t.started_at, w.since) AS started_at
+FROM cqrs_internal.version v
+JOIN cqrs_internal.projection p ON p.id = v.projection
+LEFT JOIN cqrs_internal.table_progress() t ON t.relation = v."table"
+LEFT JOIN (SELECT w.projection, w.version, w.phase, w.since FROM cqrs_internal.workers() w
+           WHERE w.datname = pg_catalog.current_database()) w ON w.projection = p.view AND w.version = v.number
+WHERE v.state = 'building' OR (v.state = 'shadow' AND v.rebuild IS NOT NULL);
+COMMENT ON VIEW cqrs.build_progress IS
+'versions on their way: what is being done for each just now, and how many rows of how many expected that has come to';
+
 CREATE VIEW cqrs.workers AS
 SELECT pid, datname, role, projection, version, phase, since FROM cqrs_internal.workers();
 COMMENT ON VIEW cqrs.workers IS 'the processes of cqrs on this server; none where the library is not preloaded';
@@ -156,9 +201,9 @@ ORDER BY h.id;
 COMMENT ON VIEW cqrs.history IS
 'what happened to projections, what was erased from the outbox, when and by whom; reasons, which may quote data, are shown to the owner, the actor and members of pg_read_all_data';
 
-GRANT SELECT ON cqrs.projections, cqrs.versions, cqrs.checkpoints, cqrs.lag, cqrs.sources, cqrs.workers, cqrs.history TO PUBLIC;
+GRANT SELECT ON cqrs.projections, cqrs.versions, cqrs.checkpoints, cqrs.lag, cqrs.sources, cqrs.workers, cqrs.build_progress, cqrs.history TO PUBLIC;
 GRANT EXECUTE ON FUNCTION cqrs.freshness(regclass), cqrs_internal.measure(integer), cqrs_internal.shown_status(integer),
-    cqrs_internal.shown_hold(integer),     cqrs_internal.shown_strategy(integer), cqrs_internal.table_bytes(regclass), cqrs_internal.workers(),
+    cqrs_internal.shown_hold(integer),     cqrs_internal.shown_strategy(integer), cqrs_internal.table_bytes(regclass), cqrs_internal.workers(), cqrs_internal.table_progress(),
     cqrs_internal.column_names(oid, smallint[]) TO PUBLIC;
 
 -- Types of events.  Sealed segments were counted when they were; those that are still written to are counted now, under the same snapshot.
