@@ -523,7 +523,8 @@ cqrs_strategy_affected(CqrsProgramEntry *entry, const CqrsWindow *window, Snapsh
 	offer_deltas(&work);
 	for (int i = 0; i < window->nsources; i++)
 		if (window->deltas[i].nrows > 0)
-			(void) cqrs_pattern_select(cqrs_program_statements(entry, CQRS_STATEMENT_AFFECTED, i, work.old, window->deltas[i].nrows),
+			(void) cqrs_pattern_select(cqrs_program_statements(entry, CQRS_STATEMENT_AFFECTED, i, work.old,
+															   window->deltas[i].nrows),
 									   snapshot, affected);
 	withdraw_deltas(window);
 	return affected;

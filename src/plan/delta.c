@@ -331,7 +331,7 @@ obstacle_of(const CqrsProgram *program, int source, List *below, Relids dependen
 	if (!program->sources[source].readable)
 		return "the owner of the projection may not read it itself";
 	if (list_member_oid(below, relid))
-		return "it is read in a subquery";
+		return "it is read in a subquery or a view";
 	foreach(cell, program->query->plain->jointree->fromlist)
 	{
 		Index		relation = ((RangeTblRef *) lfirst(cell))->rtindex;
@@ -473,6 +473,8 @@ cqrs_delta_derive(CqrsProgram *program)
 	bool		any;
 
 	query->layout = layout;
+	if (layout == NULL && why == NULL)
+		return;
 	any = set_obstacles(program, why);
 	if (layout == NULL)
 		return;

@@ -130,6 +130,8 @@ source_line(const CqrsProgramSource *source)
 	char	   *what = psprintf("%s %s (%s)", source->projection ? "reads projection" : "source", source_name(source),
 							column_names(source, source->watched));
 
+	if (source->strategy == CQRS_STRATEGY_KEYS && source->obstacle != NULL)
+		return psprintf("%s, not delta because %s", strategy_line(what, source->strategy, NULL), source->obstacle);
 	return strategy_line(what, source->strategy, source->reason);
 }
 
@@ -169,11 +171,31 @@ affected_lines(List *lines, const CqrsProgram *program, int source)
 }
 
 /*
+ * change_lines shows what computes what changes of each source add to groups; with others beside it there are more of its kind.
+ */
+static List *
+change_lines(List *lines, const CqrsProgram *program)
+{
+	for (int i = 0; i < program->nsources; i++)
+	{
+		Bitmapset  *source = bms_make_singleton(i);
+
+		if (program->sources[i].strategy == CQRS_STRATEGY_DELTA &&
+			cqrs_plan_occurrences(program, source) <= CQRS_OCCURRENCES_LIMIT)
+			lines = lappend(lines, psprintf("added by %s: %s", source_name(&program->sources[i]),
+											one_line(cqrs_plan_change(program, source))));
+	}
+	return lines;
+}
+
+/*
  * pattern_lines shows the statements for one null pattern.
  */
 static List *
 pattern_lines(List *lines, const CqrsProgram *program, uint32 nulls, const char *of)
 {
+	if (program->strategy == CQRS_STRATEGY_DELTA)
+		lines = lappend(lines, psprintf("combine%s: %s", of, one_line(cqrs_plan_combine(program, nulls, false))));
 	if (program->strategy != CQRS_STRATEGY_FULL && program->nkeys > 0)
 	{
 		lines = lappend(lines, psprintf("compute%s: %s", of, one_line(cqrs_plan_compute(program, nulls))));
@@ -213,6 +235,7 @@ cqrs_plan_explain(const CqrsProgram *program)
 	}
 	for (int i = 0; i < program->nsources; i++)
 		lines = affected_lines(lines, program, i);
+	lines = change_lines(lines, program);
 	lines = lappend(lines, psprintf("evaluate: %s", one_line(cqrs_plan_evaluate(program))));
 	lines = pattern_lines(lines, program, 0, "");
 	while ((key = bms_next_member(program->key_nullable, key)) >= 0)

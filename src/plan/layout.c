@@ -504,6 +504,16 @@ is_simple(Node *expression)
 /* ---- the whole ---- */
 
 /*
+ * adds_up tells whether a query puts several rows into one at all.
+ */
+static bool
+adds_up(const Query *tree)
+{
+	return tree->hasAggs || tree->groupClause != NIL || tree->groupingSets != NIL || tree->havingQual != NULL ||
+		tree->distinctClause != NIL;
+}
+
+/*
  * unfit says what keeps a query of one level from being told by components, or returns NULL.
  */
 static const char *
@@ -519,8 +529,6 @@ unfit(const CqrsProgram *program, const Query *tree)
 		return "it chooses among rows";
 	if (tree->hasTargetSRFs)
 		return "it has a set-returning function";
-	if (!tree->hasAggs && tree->groupClause == NIL && tree->havingQual == NULL && tree->distinctClause == NIL)
-		return "it does not group";
 	if (tree->distinctClause != NIL && (tree->hasAggs || tree->groupClause != NIL || tree->havingQual != NULL))
 		return "it has both DISTINCT and groups";
 	for (int i = 0; i < program->row->natts; i++)
@@ -650,7 +658,7 @@ store(CqrsLayout *layout)
 }
 
 /*
- * cqrs_layout_make makes the layout of a definition, or says why it has none.
+ * cqrs_layout_make makes the layout of a definition, or says why it has none, unless there is nothing to add up.
  */
 CqrsLayout *
 cqrs_layout_make(const CqrsProgram *program, const char **why)
@@ -658,8 +666,8 @@ cqrs_layout_make(const CqrsProgram *program, const char **why)
 	CqrsLayout *layout = palloc0(sizeof(CqrsLayout));
 	Maker		maker = {.layout = layout};
 
-	*why = unfit(program, program->query->tree);
-	if (*why != NULL)
+	*why = adds_up(program->query->tree) ? unfit(program, program->query->tree) : NULL;
+	if (*why != NULL || !adds_up(program->query->tree))
 		return NULL;
 	layout->tree = copyObject(program->query->tree);
 	if (layout->tree->distinctClause != NIL)

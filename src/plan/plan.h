@@ -58,7 +58,7 @@ typedef struct CqrsProgramSource
 	Bitmapset  *imaged;			/* those of them that statements must find in images: by them affected keys are found; none with full */
 	CqrsStrategy strategy;		/* what a change of it asks for */
 	const char *reason;			/* why not a better one than full; NULL otherwise */
-	const char *obstacle;		/* why not delta; NULL if it is */
+	const char *obstacle;		/* why not delta; NULL if it is, or if the query has no groups to add to */
 	bool		keys;			/* affected keys can be found, too, or only */
 	bool		readable;		/* the owner may read it without the views through which the definition does */
 	bool		direct;			/* named by the definition itself (not through another view): the owner's SELECT on it is checked each batch */

@@ -224,7 +224,7 @@ extern AttrNumber cqrs_affected_column(const CqrsProgramSource *source, AttrNumb
 /* Scales from here on are counted as one: groups that have such a value are recomputed whenever they change. */
 #define CQRS_SCALE_LIMIT 1000
 
-/* Makes the layout of a definition that has been taken apart; if it has none returns NULL and says why. */
+/* Makes the layout of a definition that has been taken apart; if it has none returns NULL and says why, or NULL where nothing is added up. */
 extern CqrsLayout *cqrs_layout_make(const CqrsProgram *program, const char **why);
 
 /* An expression that is evaluated under a condition only, and otherwise null. */
