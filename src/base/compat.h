@@ -76,13 +76,13 @@
 
 /* 17 has statistics targets and operator class options beside the columns of a new index. */
 #if PG_VERSION_NUM < 170000
-#define cqrs_compat_index_create(heap, name, info, columns, collations, classes, options, flags) \
+#define cqrs_compat_index_create(heap, name, info, columns, collations, classes, options, storage, flags) \
 	index_create(heap, name, InvalidOid, InvalidOid, InvalidOid, InvalidOid, info, columns, BTREE_AM_OID, InvalidOid, \
-				 collations, classes, options, (Datum) 0, flags, 0, false, true, NULL)
+				 collations, classes, options, storage, flags, 0, false, true, NULL)
 #else
-#define cqrs_compat_index_create(heap, name, info, columns, collations, classes, options, flags) \
+#define cqrs_compat_index_create(heap, name, info, columns, collations, classes, options, storage, flags) \
 	index_create(heap, name, InvalidOid, InvalidOid, InvalidOid, InvalidOid, info, columns, BTREE_AM_OID, InvalidOid, \
-				 collations, classes, NULL, options, NULL, (Datum) 0, flags, 0, false, true, NULL)
+				 collations, classes, NULL, options, NULL, storage, flags, 0, false, true, NULL)
 #endif
 
 /* 16 can truncate under the identity of the table's owner. */

@@ -98,6 +98,9 @@ create_heap(const char *name, Oid namespace)
 
 /*
  * create_index makes the index on xid; built apart, so that nobody plans how many processes are to help.
+ *
+ * Its entries come in nearly the order of their keys, so pages are filled before the next one is begun; and mostly each has another key, so there is nothing
+ * to be gained from looking for those that could share it.
  */
 static Oid
 create_index(Relation heap)
@@ -106,13 +109,16 @@ create_index(Relation heap)
 	Oid			class[1] = {GetDefaultOpClass(XID8OID, BTREE_AM_OID)};
 	Oid			collation[1] = {InvalidOid};
 	int16		options[1] = {0};
+	List	   *storage = list_make2(makeDefElem("fillfactor", (Node *) makeInteger(100), -1),
+									 makeDefElem("deduplicate_items", (Node *) makeBoolean(false), -1));
+	Datum		reloptions = transformRelOptions((Datum) 0, storage, NULL, NULL, false, false);
 	char	   *name = psprintf("%s_xid", RelationGetRelationName(heap));
 	Oid			index;
 	Relation	rel;
 
 	info->ii_IndexAttrNumbers[0] = CQRS_SEGMENT_XID + 1;
 	index = cqrs_compat_index_create(heap, name, info, list_make1("xid"), collation, class, options,
-									 INDEX_CREATE_SKIP_BUILD);
+									 reloptions, INDEX_CREATE_SKIP_BUILD);
 	rel = index_open(index, AccessExclusiveLock);
 	index_build(heap, rel, info, false, false);
 	index_close(rel, NoLock);

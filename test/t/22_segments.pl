@@ -146,7 +146,7 @@ ok(until_true($node, q{SELECT count(*) = 1 FROM cqrs.segments}, 20), 'all else i
   or diag($node->safe_psql('postgres', 'TABLE cqrs.segments; SELECT number, closed_at, consumed_at, bytes, now() FROM cqrs_internal.segment; TABLE cqrs.checkpoints; TABLE cqrs.workers'));
 
 # Our own tables are vacuumed by the worker, since nobody else does.
-$node->safe_psql('postgres', q{DO $$ BEGIN FOR i IN 1..30000 LOOP INSERT INTO cqrs_internal.checkpoint SELECT -1, i, '1:1:', 0, now(), 0, 0, 0; END LOOP; DELETE FROM cqrs_internal.checkpoint WHERE version = -1; END $$});
+$node->safe_psql('postgres', q{DO $$ BEGIN FOR i IN 1..30000 LOOP INSERT INTO cqrs_internal.checkpoint SELECT -1, i, '1:1:', 0, now(), 0, 0, 0, NULL, 0, NULL, 0, '0'; END LOOP; DELETE FROM cqrs_internal.checkpoint WHERE version = -1; END $$});
 ok(until_true($node, q{WITH w AS (INSERT INTO kind VALUES (101, 'x') ON CONFLICT (id) DO UPDATE SET name = clock_timestamp()::text) SELECT vacuum_count > 0 FROM pg_stat_user_tables WHERE relname = 'checkpoint'}, 30), 'checkpoints are vacuumed');
 
 # Without a worker writers open segments, and drain frees them.
