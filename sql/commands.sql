@@ -138,6 +138,17 @@ SELECT cqrs.execute('count', '{"a": 1}', 'serial-1') - 'token' AS answer;
 SELECT cqrs.execute('count', '{"a": 1}', 'serial-1') - 'token' AS answer;
 COMMIT;
 
+-- A prepared transaction has executed its commands when it is committed; whoever asks meanwhile waits.
+BEGIN;
+SELECT cqrs.execute('count', '{"b": 1}', 'prepared-1') - 'token' AS answer;
+SELECT cqrs.execute('count', '{"b": 2}', 'prepared-2') - 'token' AS answer;
+PREPARE TRANSACTION 'commands_test';
+SET lock_timeout = '50ms';
+SELECT cqrs.execute('count', '{"b": 1}', 'prepared-1');
+RESET lock_timeout;
+COMMIT PREPARED 'commands_test';
+SELECT cqrs.execute('count', '{"b": 1}', 'prepared-1') - 'token' AS answer;
+
 -- Rights: EXECUTE on the handler, asked for each time; the handler runs as the caller unless its author wants otherwise.
 CREATE ROLE commands_clerk;
 CREATE ROLE commands_guest;
