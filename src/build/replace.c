@@ -30,6 +30,8 @@
 #include "utils/rel.h"
 #include "utils/syscache.h"
 
+#define FORMER_KEPT 20			/* OIDs of views made anew, by which somebody may wait for the projection still */
+
 /* What hangs on a view, or on one of its columns, and is carried over. */
 typedef struct Attached
 {
@@ -250,6 +252,9 @@ make_anew(CqrsProjection *projection, const CqrsVersion *version)
 	CqrsIdentity saved;
 	ListCell   *cell;
 
+	if (list_length(projection->former) >= FORMER_KEPT)
+		projection->former = list_delete_first(projection->former);
+	projection->former = lappend_oid(projection->former, projection->view);
 	projection->view = cqrs_view_remake(projection->view, version);
 	cqrs_identity_enter_system(&saved);
 	foreach(cell, all)

@@ -12,6 +12,7 @@ CREATE TABLE cqrs_internal.projection (
     row_filter   text,
     description  text,
     last_version integer NOT NULL,
+    former       oid[] NOT NULL,
     CONSTRAINT projection_pkey PRIMARY KEY (id),
     CONSTRAINT projection_view_key UNIQUE (view)
 );

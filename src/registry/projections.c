@@ -7,18 +7,52 @@
 #include "base/compat.h"
 #include "base/names.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "registry/registry.h"
 #include "registry/rows.h"
 #include "utils/acl.h"
+#include "utils/array.h"
 #include "utils/lsyscache.h"
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
 
 enum
 {
-	COL_ID, COL_VIEW, COL_PAUSED, COL_MAX_LAG, COL_ON_ERROR, COL_ROW_FILTER, COL_DESCRIPTION, COL_LAST_VERSION, COL_COUNT
+	COL_ID, COL_VIEW, COL_PAUSED, COL_MAX_LAG, COL_ON_ERROR, COL_ROW_FILTER, COL_DESCRIPTION, COL_LAST_VERSION, COL_FORMER,
+	COL_COUNT
 };
+
+/*
+ * read_oids reads an array of OIDs.
+ */
+static List *
+read_oids(Datum array)
+{
+	Datum	   *elements;
+	int			count;
+	List	   *oids = NIL;
+
+	deconstruct_array(DatumGetArrayTypeP(array), OIDOID, sizeof(Oid), true, TYPALIGN_INT, &elements, NULL, &count);
+	for (int i = 0; i < count; i++)
+		oids = lappend_oid(oids, DatumGetObjectId(elements[i]));
+	return oids;
+}
+
+/*
+ * form_oids makes an array of OIDs.
+ */
+static Datum
+form_oids(List *oids)
+{
+	Datum	   *elements = palloc(sizeof(Datum) * (list_length(oids) + 1));
+	int			count = 0;
+	ListCell   *cell;
+
+	foreach(cell, oids)
+		elements[count++] = ObjectIdGetDatum(lfirst_oid(cell));
+	return PointerGetDatum(construct_array(elements, count, OIDOID, sizeof(Oid), true, TYPALIGN_INT));
+}
 
 /*
  * read_projection makes a CqrsProjection of a row.
@@ -40,6 +74,7 @@ read_projection(const Datum *values, const bool *nulls)
 	projection->row_filter = cqrs_rows_string(values, nulls, COL_ROW_FILTER);
 	projection->description = cqrs_rows_string(values, nulls, COL_DESCRIPTION);
 	projection->last_version = DatumGetInt32(values[COL_LAST_VERSION]);
+	projection->former = read_oids(values[COL_FORMER]);
 	return projection;
 }
 
@@ -59,6 +94,7 @@ form_projection(const CqrsProjection *projection, Datum *values, bool *nulls)
 	values[COL_ROW_FILTER] = cqrs_rows_text(projection->row_filter, &nulls[COL_ROW_FILTER]);
 	values[COL_DESCRIPTION] = cqrs_rows_text(projection->description, &nulls[COL_DESCRIPTION]);
 	values[COL_LAST_VERSION] = Int32GetDatum(projection->last_version);
+	values[COL_FORMER] = form_oids(projection->former);
 }
 
 /*
@@ -90,15 +126,35 @@ cqrs_projection_get(int32 id, bool missing_ok)
 }
 
 /*
+ * formerly_served returns the projection that a view served which is gone, or NULL.
+ */
+static CqrsProjection *
+formerly_served(Oid view)
+{
+	ListCell   *cell;
+
+	if (get_rel_relkind(view) != '\0')
+		return NULL;
+	foreach(cell, cqrs_projection_list())
+		if (list_member_oid(((CqrsProjection *) lfirst(cell))->former, view))
+			return lfirst(cell);
+	return NULL;
+}
+
+/*
  * cqrs_projection_of_view returns the projection that a view serves, or NULL.
+ *
+ * A switch may have made the view anew while the caller, who was given its OID, was waiting.
  */
 CqrsProjection *
 cqrs_projection_of_view(Oid view)
 {
 	CqrsRowScan scan = {.catalog = CQRS_CAT_PROJECTION, .index = "projection_view_key"};
+	CqrsProjection *projection;
 
 	cqrs_rows_key_oid(&scan, COL_VIEW + 1, view);
-	return cqrs_rows_read_one(&scan, read_projection);
+	projection = cqrs_rows_read_one(&scan, read_projection);
+	return projection ? projection : formerly_served(view);
 }
 
 /*

@@ -83,6 +83,7 @@ typedef struct CqrsProjection
 	char	   *row_filter;		/* or NULL */
 	char	   *description;	/* or NULL */
 	int32		last_version;	/* number of its newest version */
+	List	   *former;			/* OIDs of serving views that were made anew: whoever still knows the projection by one finds it */
 } CqrsProjection;
 
 typedef struct CqrsVersion
