@@ -79,6 +79,7 @@ cqrs_build_attach(int32 id, bool wait)
 			sources = lappend_int(sources, source->id);
 	}
 	(void) cqrs_capture_attach(sources);
+	CQRS_WAIT_POINT("attach");
 	return true;
 }
 
