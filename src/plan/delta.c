@@ -299,10 +299,10 @@ whole_row_of_walker(Node *node, WholeRow *sought)
 }
 
 /*
- * needs_whole_row tells whether more of an occurrence is asked for than columns of its own, which are all that a delta holds.
+ * cqrs_delta_whole_row tells whether more of an occurrence is asked for than columns of its own, which are all that a delta holds.
  */
-static bool
-needs_whole_row(const CqrsProgram *program, Index relation)
+bool
+cqrs_delta_whole_row(const CqrsProgram *program, Index relation)
 {
 	WholeRow	sought = {.relation = relation};
 	Query	   *plain = program->query->plain;
@@ -344,7 +344,7 @@ obstacle_of(const CqrsProgram *program, int source, List *below, Relids dependen
 			return "the query reads a part of it";
 		if (bms_is_member(relation, dependent))
 			return "columns that are in no group depend on it";
-		if (needs_whole_row(program, relation))
+		if (cqrs_delta_whole_row(program, relation))
 			return "the query reads whole rows of it";
 	}
 	return found ? NULL : "the query does not join it";
@@ -362,6 +362,8 @@ set_obstacles(CqrsProgram *program, const char *why)
 
 	if (why == NULL && !flatten(program->query))
 		why = "it has an outer join";
+	if (why == NULL)
+		cqrs_open_views(program);
 	if (why == NULL && !dependent_on(program, &dependent))
 		why = "columns that are in no group depend on the key in more than one step";
 	if (why == NULL)

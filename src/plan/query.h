@@ -244,6 +244,14 @@ extern void cqrs_delta_derive(CqrsProgram *program);
 /* Are keys of the definition recomputed in the ordinary course of things? */
 extern bool cqrs_delta_recomputes(const CqrsProgram *program);
 
+/* Is more of an occurrence in the plain query asked for than columns of its own? */
+extern bool cqrs_delta_whole_row(const CqrsProgram *program, Index relation);
+
+/* ---- open.c ---- */
+
+/* Puts tables in the place of views that show no more than columns of one table each, in the plain query and what is computed from it. */
+extern void cqrs_open_views(CqrsProgram *program);
+
 /* ---- match.c ---- */
 
 /* What stands in FROM for the rows that the table is to hold. */
