@@ -217,46 +217,73 @@ take_or_split(Attempt *attempt)
 	FreeErrorData(error);
 }
 
+/* One batch, for those who work within. */
+typedef struct Work
+{
+	CqrsVersion *version;
+	CqrsEventScope scope;
+	bool		careful;
+	CqrsEventWindow window;
+	CqrsEventRun run;
+} Work;
+
 /*
- * take_carefully takes a window's events in subtransactions, and finds those that fail.
+ * take_found is the sink that hands events to their handlers.
  */
 static void
-take_carefully(CqrsEventRun *run, CqrsEventWindow *window, TupleTableSlot *slot)
+take_found(void *argument, TupleTableSlot *found)
 {
-	Attempt		attempt = {.run = run,.slot = slot,.to = window->nevents};
-
-	attempt.on_error = cqrs_projection_get(run->version->projection, false)->on_error;
-	attempt.events = tuplestore_begin_heap(true, false, work_mem);
-	while (tuplesort_gettupleslot(window->events, true, false, slot, NULL))
-		tuplestore_puttupleslot(attempt.events, slot);
-	take_or_split(&attempt);
-	tuplestore_end(attempt.events);
+	cqrs_events_take(argument, found);
 }
 
 /*
- * take_events applies the events of a window, inside SPI and as the owner; returns how many handlers have taken.
- *
- * A first try is made without subtransactions where the failure of it can be noted, so that the next one knows.
+ * take_all reads the window and hands all its events to their handlers.
  */
-static int64
-take_events(const CqrsVersion *version, CqrsEventWindow *window, Snapshot snapshot, bool careful)
+static void
+take_all(void *argument)
 {
-	CqrsEventRun run = {.version = version,.snapshot = snapshot};
-	TupleTableSlot *slot = MakeSingleTupleTableSlot(window->row, &TTSOpsMinimalTuple);
+	Work	   *work = argument;
 
-	if (window->nevents > 0)
-	{
-		cqrs_events_begin(&run);
-		if (careful || version->attempts > 0)
-			take_carefully(&run, window, slot);
-		else
-			while (tuplesort_gettupleslot(window->events, true, false, slot, NULL))
-				cqrs_events_take(&run, slot);
-		cqrs_events_end(&run);
-	}
-	ExecDropSingleTupleTableSlot(slot);
-	tuplesort_end(window->events);
-	return run.applied;
+	cqrs_events_read(&work->scope, &work->window, take_found, &work->run);
+	cqrs_events_flush(&work->run);
+}
+
+/*
+ * keep_found is the sink that keeps events.
+ */
+static void
+keep_found(void *argument, TupleTableSlot *found)
+{
+	Attempt    *attempt = argument;
+
+	tuplestore_puttupleslot(attempt->events, found);
+	attempt->to++;
+}
+
+/*
+ * take_carefully takes a window's events in subtransactions: all of them, and if that fails by halves, to find those that do.
+ */
+static void
+take_carefully(Work *work)
+{
+	int			mark = cqrs_parked_mark(work->run.parked);
+	ErrorData  *error = cqrs_attempt(take_all, work, true);
+	Attempt		attempt = {.run = &work->run};
+
+	if (error == NULL)
+		return;
+	cqrs_events_forget(&work->run);
+	cqrs_parked_undo(work->run.parked, mark);
+	work->run.applied = work->run.waiting = 0;
+	if (cqrs_events_transient(error))
+		ReThrowError(error);
+	attempt.slot = MakeSingleTupleTableSlot(cqrs_events_found_row(), &TTSOpsMinimalTuple);
+	attempt.on_error = cqrs_projection_get(work->version->projection, false)->on_error;
+	attempt.events = tuplestore_begin_heap(true, false, Max(work_mem, maintenance_work_mem));
+	cqrs_events_read(&work->scope, &work->window, keep_found, &attempt);
+	take_or_split(&attempt);
+	tuplestore_end(attempt.events);
+	ExecDropSingleTupleTableSlot(attempt.slot);
 }
 
 /*
@@ -305,35 +332,42 @@ cqrs_events_within(const CqrsVersion *version, Snapshot snapshot, void (*work) (
 	cqrs_identity_leave(&saved);
 }
 
-/* One batch, for those who work within. */
-typedef struct Work
-{
-	CqrsVersion *version;
-	const CqrsCheckpoint *checkpoint;
-	Snapshot	snapshot;
-	bool		careful;
-	CqrsEventWindow window;
-	int64		applied;
-} Work;
-
 /*
  * apply_window reads the window and applies it, unless it does not tell all that happened.
+ *
+ * A first try is made without subtransactions where the failure of it can be noted, so that the next one knows.
  */
 static void
 apply_window(void *argument)
 {
 	Work	   *work = argument;
 
-	cqrs_events_read(work->version, work->checkpoint, work->snapshot, &work->window);
-	if (work->window.doubt != NULL)
-	{
-		tuplesort_end(work->window.events);
-		return;
-	}
-	if (work->window.nevents > 0 && work->checkpoint != NULL)
+	cqrs_events_begin(&work->run);
+	if (work->careful || work->version->attempts > 0)
+		take_carefully(work);
+	else
+		take_all(work);
+	cqrs_events_end(&work->run);
+	if (work->run.applied + work->run.waiting > 0 && work->scope.checkpoint != NULL)
 		cqrs_effort_strategy("events");
-	halt_at_unknown(work->version, &work->window);
-	work->applied = take_events(work->version, &work->window, work->snapshot, work->careful);
+	if (work->window.doubt == NULL)
+		halt_at_unknown(work->version, &work->window);
+}
+
+/*
+ * begin_work prepares a batch or fill of a version.
+ */
+static Work
+begin_work(CqrsVersion *version, const CqrsCheckpoint *checkpoint, Snapshot snapshot, bool careful)
+{
+	Work		work = {.version = version,.careful = careful};
+
+	work.scope.version = version;
+	work.scope.checkpoint = checkpoint;
+	work.scope.snapshot = snapshot;
+	work.run.version = version;
+	work.run.snapshot = snapshot;
+	return work;
 }
 
 /*
@@ -375,8 +409,8 @@ fill_from_seed(void *argument)
 	Work	   *work = argument;
 
 	cqrs_effort_strategy("seed");
-	run_write(psprintf("DELETE FROM %s", cqrs_name_relation(work->version->table)), work->snapshot);
-	run_write(seed_statement(work->version), work->snapshot);
+	run_write(psprintf("DELETE FROM %s", cqrs_name_relation(work->version->table)), work->scope.snapshot);
+	run_write(seed_statement(work->version), work->scope.snapshot);
 }
 
 /*
@@ -453,7 +487,7 @@ cqrs_events_lock_seed(const CqrsVersion *version, bool wait)
 int64
 cqrs_events_fill(CqrsVersion *version, Snapshot snapshot, bool wait)
 {
-	Work		work = {.version = version,.snapshot = snapshot,.careful = wait};
+	Work		work = begin_work(version, NULL, snapshot, wait);
 
 	note_halting(version->id, false);
 	if (has_seed(version))
@@ -515,7 +549,7 @@ static void
 begin_anew(CqrsMember *member, Snapshot snapshot, const char *why)
 {
 	CqrsVersion *version = member->version;
-	Work		work = {.version = version,.snapshot = snapshot};
+	Work		work = begin_work(version, member->checkpoint, snapshot, false);
 	int			letters;
 
 	if (!has_seed(version))
@@ -606,11 +640,11 @@ static void
 finish(CqrsMember *member, const Work *work)
 {
 	member->done = true;
-	member->window.changes = work->applied;
+	member->window.changes = work->run.applied;
 	member->window.passed_over = work->window.passed_over;
 	member->window.lets_go = work->window.lets_go || work->window.seen > 0 || !member->checkpoint->ours;
 	member->window.position = Max(work->window.position, member->checkpoint->position);
-	member->effort = cqrs_effort_end(work->applied);
+	member->effort = cqrs_effort_end(work->run.applied);
 	record(member->version, CQRS_STATUS_RUNNING, "recovered", member->version->error, NULL);
 }
 
@@ -624,7 +658,7 @@ void
 cqrs_events_apply(CqrsMember *member, const CqrsBatch *batch)
 {
 	CqrsVersion *version = member->version;
-	Work		work = {.version = version,.checkpoint = member->checkpoint,.snapshot = batch->snapshot,.careful = batch->wait};
+	Work		work = begin_work(version, member->checkpoint, batch->snapshot, batch->wait);
 	const char *doubt;
 
 	note_halting(version->id, false);

@@ -15,31 +15,29 @@
 #include "utils/hsearch.h"
 #include "utils/tuplesort.h"
 
-/* Columns of cqrs.event, from 0. */
+/*
+ * An event on its way, from 0: what orders it, first, so that it is found without a look at what comes before it; the columns of cqrs.event; and what
+ * else is known of it.
+ */
 enum
 {
-	EVENT_POSITION, EVENT_XID, EVENT_CAPTURED_AT, EVENT_TYPE, EVENT_AGGREGATE_TYPE, EVENT_AGGREGATE_ID, EVENT_AGGREGATE_VERSION,
-	EVENT_PAYLOAD, EVENT_METADATA, EVENT_KIND, EVENT_SOURCE, EVENT_OLD_ROW, EVENT_NEW_ROW, EVENT_COLUMNS
-};
-
-/* An event on its way, from 0: those columns, then what is known of it beside them. */
-enum
-{
-	FOUND_HANDLER = EVENT_COLUMNS,	/* number of its handler */
-	FOUND_OLD_ID,				/* the aggregate's id before a change of a row's key; else null */
 	FOUND_TURN,					/* of its transaction: where that ends */
 	FOUND_COMMAND,				/* within the transaction */
+	EVENT_POSITION, EVENT_XID, EVENT_CAPTURED_AT, EVENT_TYPE, EVENT_AGGREGATE_TYPE, EVENT_AGGREGATE_ID, EVENT_AGGREGATE_VERSION,
+	EVENT_PAYLOAD, EVENT_METADATA, EVENT_KIND, EVENT_SOURCE, EVENT_OLD_ROW, EVENT_NEW_ROW,
+	FOUND_HANDLER,				/* number of its handler */
+	FOUND_OLD_ID,				/* the aggregate's id before a change of a row's key; else null */
 	FOUND_COLUMNS
 };
+
+#define EVENT_FIRST		EVENT_POSITION
+#define EVENT_COLUMNS	(EVENT_NEW_ROW - EVENT_FIRST + 1)
 
 /* ---- events_read.c ---- */
 
 /* What a window holds for a version. */
 typedef struct CqrsEventWindow
 {
-	TupleDesc	row;			/* of the events found */
-	Tuplesortstate *events;		/* sorted; ended by who made the window be read */
-	int64		nevents;
 	int64		seen;			/* changes of the version's sources, whether or not a handler takes them */
 	int64		passed_over;	/* chunks that hold none */
 	bool		lets_go;		/* some of these are in a closed segment */
@@ -48,12 +46,22 @@ typedef struct CqrsEventWindow
 	char	   *unknown;		/* the type of an event that no handler takes, and that halts the version; or NULL */
 } CqrsEventWindow;
 
+/* What is done with each event found, in order; it lasts as long as the call. */
+typedef void (*CqrsEventSink) (void *argument, TupleTableSlot *found);
+
+/* Which events to find. */
+typedef struct CqrsEventScope
+{
+	const CqrsVersion *version;
+	const CqrsCheckpoint *checkpoint;	/* NULL: all that the outbox holds */
+	Snapshot	snapshot;
+} CqrsEventScope;
+
 /*
- * Find the events that the snapshot sees and the checkpoint does not: of another cluster's or database's, too, where the checkpoint is from there.  Without a
- * checkpoint all that the outbox holds.
+ * Find the events that the snapshot sees and the checkpoint does not: of another cluster's or database's, too, where the checkpoint is from there.  If the
+ * window is in doubt, none is given to the sink; from one on that halts the version, none either.
  */
-extern void cqrs_events_read(const CqrsVersion *version, const CqrsCheckpoint *checkpoint, Snapshot snapshot,
-							 CqrsEventWindow *window);
+extern void cqrs_events_read(const CqrsEventScope *scope, CqrsEventWindow *window, CqrsEventSink sink, void *argument);
 
 /* The row type of events found. */
 extern TupleDesc cqrs_events_found_row(void);

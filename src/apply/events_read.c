@@ -6,8 +6,8 @@
  * or aggregate, all of the first is numbered before the second can begin, so each row's changes and each aggregate's events come as they happened; and a
  * transaction's events come together.
  *
- * Wants an active snapshot, the owner's identity and the version's settings: rows become JSON as the owner would have them.  Events go through a sort, on disk
- * if there are many.  Memory is CurrentMemoryContext's.
+ * Wants an active snapshot, the owner's identity and the version's settings: rows become JSON as the owner would have them.  Chunks are met in no order, so
+ * where they are is gathered and sorted first.  Memory is CurrentMemoryContext's.
  */
 #include "postgres.h"
 
@@ -55,13 +55,23 @@ typedef struct Images
 	Oid			relation;
 } Images;
 
+/* A chunk of the window. */
+typedef struct Place
+{
+	int64		turn;			/* of its transaction */
+	int64		number;
+	Transaction *transaction;
+	const CqrsSegment *segment;
+	ItemPointerData place;
+} Place;
+
 /* One reading of a window. */
 typedef struct Reading
 {
-	const CqrsVersion *version;
-	const CqrsCheckpoint *checkpoint;
-	Snapshot	snapshot;
+	const CqrsEventScope *scope;
 	CqrsEventWindow *window;
+	CqrsEventSink sink;
+	void	   *argument;		/* of the sink */
 	List	   *handlers;		/* of CqrsHandler */
 	const char *unknown;		/* the policy */
 	int32	   *sources;
@@ -69,9 +79,13 @@ typedef struct Reading
 	FullTransactionId own;
 	int32		since;			/* number of the oldest segment from where the checkpoint is; 0 if there is none */
 	HTAB	   *transactions;
+	int			nplaces;
+	int			room;			/* for so many */
+	Place	   *places;
 	HTAB	   *images;
 	TupleTableSlot *slot;
 	MemoryContext memory;		/* of one event */
+	Tuplesortstate *sort;		/* of all events, or NULL: each goes to the sink as it is met */
 } Reading;
 
 static List *warned = NIL;		/* types of events that this process has warned of: char *, for its life */
@@ -94,7 +108,7 @@ same_origin(const Datum *left, const Datum *right)
 static bool
 is_pending(const Reading *reading, const CqrsChunk *chunk)
 {
-	const CqrsCheckpoint *checkpoint = reading->checkpoint;
+	const CqrsCheckpoint *checkpoint = reading->scope->checkpoint;
 
 	if (chunk->segment->ours && FullTransactionIdEquals(chunk->xid, reading->own))
 		return false;
@@ -105,17 +119,6 @@ is_pending(const Reading *reading, const CqrsChunk *chunk)
 	if (reading->since != 0)
 		return chunk->segment->number > reading->since;
 	return chunk->number > checkpoint->position >> CQRS_POSITION_BITS;
-}
-
-/*
- * begin_scan starts to go through the window's chunks.
- */
-static CqrsOutboxScan *
-begin_scan(const Reading *reading)
-{
-	bool		ours = reading->checkpoint != NULL && reading->checkpoint->ours;
-
-	return cqrs_outbox_scan_begin(reading->snapshot, ours ? reading->checkpoint->snapshot : NULL, InvalidFullTransactionId);
 }
 
 /*
@@ -138,25 +141,71 @@ transaction_of(const Reading *reading, const CqrsChunk *chunk)
 }
 
 /*
- * find_turns finds where each transaction of the window ends.
+ * note_place notes a chunk of the window, and that its transaction does not end before.
  */
 static void
-find_turns(const Reading *reading)
+note_place(Reading *reading, const CqrsChunk *chunk)
 {
-	CqrsOutboxScan *scan = begin_scan(reading);
+	Place	   *place;
+
+	if (reading->nplaces == reading->room)
+	{
+		reading->room = Max(reading->room * 2, 64);
+		reading->places = reading->places ? repalloc_huge(reading->places, reading->room * sizeof(Place)) :
+			palloc(reading->room * sizeof(Place));
+	}
+	place = &reading->places[reading->nplaces++];
+	place->number = chunk->number;
+	place->transaction = transaction_of(reading, chunk);
+	place->segment = chunk->segment;
+	place->place = chunk->place;
+	place->transaction->turn = Max(place->transaction->turn, chunk->number);
+}
+
+/*
+ * compare_places orders chunks by where their transactions end, and then by number.
+ */
+static int
+compare_places(const void *left, const void *right)
+{
+	const Place *l = left;
+	const Place *r = right;
+
+	if (l->turn != r->turn)
+		return l->turn < r->turn ? -1 : 1;
+	return l->number < r->number ? -1 : l->number > r->number;
+}
+
+/*
+ * find_places finds the chunks of the window, in the order in which their events are applied.
+ */
+static void
+find_places(Reading *reading)
+{
+	const CqrsCheckpoint *checkpoint = reading->scope->checkpoint;
+	bool		ours = checkpoint != NULL && checkpoint->ours;
+	CqrsOutboxScan *scan = cqrs_outbox_scan_begin(reading->scope->snapshot, ours ? checkpoint->snapshot : NULL,
+												  InvalidFullTransactionId);
 	CqrsChunk  *chunk;
 
 	while ((chunk = cqrs_outbox_scan_next(scan)) != NULL)
 	{
 		CHECK_FOR_INTERRUPTS();
-		if (is_pending(reading, chunk) && cqrs_outbox_chunk_has(chunk, reading->sources, reading->nsources))
+		if (!is_pending(reading, chunk))
+			continue;
+		if (cqrs_outbox_chunk_has(chunk, reading->sources, reading->nsources))
+			note_place(reading, chunk);
+		else
 		{
-			Transaction *transaction = transaction_of(reading, chunk);
-
-			transaction->turn = Max(transaction->turn, chunk->number);
+			reading->window->passed_over++;
+			reading->window->lets_go |= chunk->closed;
 		}
 	}
 	cqrs_outbox_scan_end(scan);
+	for (int i = 0; i < reading->nplaces; i++)
+		reading->places[i].turn = reading->places[i].transaction->turn;
+	if (reading->nplaces > 1)
+		qsort(reading->places, reading->nplaces, sizeof(Place), compare_places);
 }
 
 /*
@@ -207,7 +256,7 @@ meet_unknown(Reading *reading, const text *type)
 		reading->window->unknown = MemoryContextStrdup(GetMemoryChunkContext(reading->slot), name);
 	if (strcmp(reading->unknown, "warn") != 0)
 		return;
-	name = psprintf("%d %s", reading->version->id, name);
+	name = psprintf("%d %s", reading->scope->version->id, name);
 	foreach(cell, warned)
 		if (strcmp(lfirst(cell), name) == 0)
 			return;
@@ -216,7 +265,8 @@ meet_unknown(Reading *reading, const text *type)
 	MemoryContextSwitchTo(caller);
 	ereport(WARNING,
 			(errmsg("projection \"%s\" has no handler for events of type \"%s\"",
-					cqrs_name_shown(cqrs_projection_get(reading->version->projection, false)->view), text_to_cstring(type)),
+					cqrs_name_shown(cqrs_projection_get(reading->scope->version->projection, false)->view),
+					text_to_cstring(type)),
 			 errdetail("They are passed over; this is said once.")));
 }
 
@@ -375,7 +425,7 @@ put_row(Reading *reading, const CqrsChange *change)
 	char	   *old_id = change->old_tuple ? id_of(images, change->old_tuple) : NULL;
 	char	   *id = change->new_tuple ? id_of(images, change->new_tuple) : old_id;
 
-	if (reading->checkpoint == NULL && !images->whole && reading->window->doubt == NULL)
+	if (reading->scope->checkpoint == NULL && !images->whole && reading->window->doubt == NULL)
 		reading->window->doubt = MemoryContextStrdup(GetMemoryChunkContext(slot),
 													 psprintf("the change at position %lld was captured without all columns of \"%s\"",
 															  (long long) change->position, cqrs_name_shown(images->relation)));
@@ -443,7 +493,7 @@ find_handler(Reading *reading, const CqrsChange *change)
 }
 
 /*
- * read_change puts a change into the window if a handler takes it.
+ * read_change gives a change to the sink, or to the sort before it, if a handler takes it.
  */
 static void
 read_change(Reading *reading, const CqrsChunk *chunk, const CqrsChange *change, int64 turn)
@@ -454,17 +504,19 @@ read_change(Reading *reading, const CqrsChunk *chunk, const CqrsChange *change, 
 	ExecClearTuple(slot);
 	memset(slot->tts_isnull, true, sizeof(bool) * FOUND_COLUMNS);
 	handler = find_handler(reading, change);
-	if (handler == NULL)
+	if (handler == NULL || reading->window->unknown != NULL)
 		return;
+	put_value(slot, FOUND_TURN, Int64GetDatum(turn));
+	put_value(slot, FOUND_COMMAND, Int64GetDatum(change->command));
 	put_value(slot, EVENT_POSITION, Int64GetDatum(change->position));
 	put_value(slot, EVENT_XID, FullTransactionIdGetDatum(chunk->xid));
 	put_value(slot, EVENT_CAPTURED_AT, TimestampTzGetDatum(chunk->captured_at));
 	put_value(slot, FOUND_HANDLER, Int32GetDatum(handler->number));
-	put_value(slot, FOUND_TURN, Int64GetDatum(turn));
-	put_value(slot, FOUND_COMMAND, Int64GetDatum(change->command));
 	ExecStoreVirtualTuple(slot);
-	tuplesort_puttupleslot(reading->window->events, slot);
-	reading->window->nevents++;
+	if (reading->sort != NULL)
+		tuplesort_puttupleslot(reading->sort, slot);
+	else
+		reading->sink(reading->argument, slot);
 }
 
 /*
@@ -480,12 +532,11 @@ is_source(const Reading *reading, int32 source)
 }
 
 /*
- * read_chunk puts what handlers take of a chunk's changes into the window.
+ * read_chunk goes through a chunk's changes.
  */
 static void
-read_chunk(Reading *reading, const CqrsChunk *chunk)
+read_chunk(Reading *reading, const CqrsChunk *chunk, int64 turn)
 {
-	int64		turn = transaction_of(reading, chunk)->turn;
 	CqrsChangeReader *changes = cqrs_outbox_read_begin(chunk);
 	CqrsChange	change;
 
@@ -506,28 +557,21 @@ read_chunk(Reading *reading, const CqrsChunk *chunk)
 }
 
 /*
- * read_chunks goes through the window.
+ * read_places goes through the window, in order.
  */
 static void
-read_chunks(Reading *reading)
+read_places(Reading *reading)
 {
-	CqrsOutboxScan *scan = begin_scan(reading);
-	CqrsChunk  *chunk;
+	CqrsOutboxFetch *fetch = cqrs_outbox_fetch_begin(reading->scope->snapshot);
 
-	while ((chunk = cqrs_outbox_scan_next(scan)) != NULL)
+	for (int i = 0; i < reading->nplaces; i++)
 	{
+		Place	   *place = &reading->places[i];
+
 		CHECK_FOR_INTERRUPTS();
-		if (!is_pending(reading, chunk))
-			continue;
-		if (cqrs_outbox_chunk_has(chunk, reading->sources, reading->nsources))
-			read_chunk(reading, chunk);
-		else
-		{
-			reading->window->passed_over++;
-			reading->window->lets_go |= chunk->closed;
-		}
+		read_chunk(reading, cqrs_outbox_fetch(fetch, place->segment, &place->place), place->turn);
 	}
-	cqrs_outbox_scan_end(scan);
+	cqrs_outbox_fetch_end(fetch);
 }
 
 /*
@@ -536,18 +580,15 @@ read_chunks(Reading *reading)
 TupleDesc
 cqrs_events_found_row(void)
 {
-	static const struct
-	{
-		const char *name;
-		Oid			type;
-	}			more[] = {{"handler", INT4OID}, {"old_id", TEXTOID}, {"turn", INT8OID}, {"command", INT8OID}};
 	TupleDesc	event = cqrs_handlers_row();
 	TupleDesc	row = CreateTemplateTupleDesc(FOUND_COLUMNS);
 
+	TupleDescInitEntry(row, FOUND_TURN + 1, "turn", INT8OID, -1, 0);
+	TupleDescInitEntry(row, FOUND_COMMAND + 1, "command", INT8OID, -1, 0);
 	for (int i = 0; i < EVENT_COLUMNS; i++)
-		TupleDescCopyEntry(row, i + 1, event, i + 1);
-	for (int i = 0; i < (int) lengthof(more); i++)
-		TupleDescInitEntry(row, EVENT_COLUMNS + i + 1, more[i].name, more[i].type, -1, 0);
+		TupleDescCopyEntry(row, EVENT_FIRST + i + 1, event, i + 1);
+	TupleDescInitEntry(row, FOUND_HANDLER + 1, "handler", INT4OID, -1, 0);
+	TupleDescInitEntry(row, FOUND_OLD_ID + 1, "old_id", TEXTOID, -1, 0);
 	return row;
 }
 
@@ -564,6 +605,35 @@ begin_sort(TupleDesc row)
 
 	return tuplesort_begin_heap(row, lengthof(columns), columns, operators, collations, nulls_first, work_mem, NULL,
 								TUPLESORT_NONE);
+}
+
+/*
+ * finish_sort gives the events sorted to the sink, if there is no doubt.
+ */
+static void
+finish_sort(Reading *reading, TupleDesc row)
+{
+	TupleTableSlot *slot = MakeSingleTupleTableSlot(row, &TTSOpsMinimalTuple);
+
+	tuplesort_performsort(reading->sort);
+	while (reading->window->doubt == NULL && tuplesort_gettupleslot(reading->sort, true, false, slot, NULL))
+		reading->sink(reading->argument, slot);
+	ExecDropSingleTupleTableSlot(slot);
+	tuplesort_end(reading->sort);
+}
+
+/*
+ * take_tables tells whether any handler takes changes of a table.
+ */
+static bool
+take_tables(List *handlers)
+{
+	ListCell   *cell;
+
+	foreach(cell, handlers)
+		if (((CqrsHandler *) lfirst(cell))->event_type == NULL)
+			return true;
+	return false;
 }
 
 /*
@@ -595,27 +665,32 @@ oldest_from(const CqrsCheckpoint *checkpoint)
 
 /*
  * cqrs_events_read finds the events of a window.
+ *
+ * Events by themselves are in order within their transaction, and need no sort.  Changes of rows may not be, where a transaction was larger than the
+ * buffer; and what else happens to a table can put the window in doubt.
  */
 void
-cqrs_events_read(const CqrsVersion *version, const CqrsCheckpoint *checkpoint, Snapshot snapshot, CqrsEventWindow *window)
+cqrs_events_read(const CqrsEventScope *scope, CqrsEventWindow *window, CqrsEventSink sink, void *argument)
 {
-	Reading		reading = {.version = version,.checkpoint = checkpoint,.snapshot = snapshot,.window = window};
+	Reading		reading = {.scope = scope,.window = window,.sink = sink,.argument = argument};
+	TupleDesc	row = cqrs_events_found_row();
 
 	memset(window, 0, sizeof(CqrsEventWindow));
-	window->row = cqrs_events_found_row();
-	window->events = begin_sort(window->row);
-	reading.handlers = cqrs_handler_list(version->id);
-	reading.unknown = cqrs_event_definition_get(version->id)->unknown;
-	reading.sources = cqrs_version_source_ids(version->id, &reading.nsources);
+	reading.handlers = cqrs_handler_list(scope->version->id);
+	reading.unknown = cqrs_event_definition_get(scope->version->id)->unknown;
+	reading.sources = cqrs_version_source_ids(scope->version->id, &reading.nsources);
 	reading.own = GetTopFullTransactionIdIfAny();
-	reading.since = oldest_from(checkpoint);
+	reading.since = oldest_from(scope->checkpoint);
 	reading.transactions = make_table("cqrs transactions", offsetof(Transaction, turn), sizeof(Transaction));
 	reading.images = make_table("cqrs images", sizeof(int32), sizeof(Images));
-	reading.slot = MakeSingleTupleTableSlot(window->row, &TTSOpsVirtual);
+	reading.slot = MakeSingleTupleTableSlot(row, &TTSOpsVirtual);
 	reading.memory = AllocSetContextCreate(CurrentMemoryContext, "cqrs event found", ALLOCSET_DEFAULT_SIZES);
-	find_turns(&reading);
-	read_chunks(&reading);
-	tuplesort_performsort(window->events);
+	if (take_tables(reading.handlers))
+		reading.sort = begin_sort(row);
+	find_places(&reading);
+	read_places(&reading);
+	if (reading.sort != NULL)
+		finish_sort(&reading, row);
 	ExecDropSingleTupleTableSlot(reading.slot);
 	MemoryContextDelete(reading.memory);
 	hash_destroy(reading.transactions);

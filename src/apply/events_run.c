@@ -319,7 +319,7 @@ upcast(Datum *values, const bool *nulls)
 	Jsonb	   *payload;
 	Jsonb	   *newest;
 
-	if (nulls[EVENT_TYPE])
+	if (nulls[EVENT_TYPE] || !cqrs_upcast_any())
 		return;
 	payload = DatumGetJsonbP(values[EVENT_PAYLOAD]);
 	newest = cqrs_upcast(TextDatumGetCString(values[EVENT_TYPE]), payload, DatumGetJsonbP(values[EVENT_METADATA]));
@@ -333,12 +333,12 @@ upcast(Datum *values, const bool *nulls)
 static void
 put_found(CqrsRunner *runner, TupleTableSlot *found, Tuplestorestate *store)
 {
-	Datum		values[EVENT_COLUMNS];
+	Datum		values[FOUND_COLUMNS];
 
 	slot_getallattrs(found);
 	memcpy(values, found->tts_values, sizeof(values));
 	upcast(values, found->tts_isnull);
-	tuplestore_putvalues(store, runner->row, values, found->tts_isnull);
+	tuplestore_putvalues(store, runner->row, values + EVENT_FIRST, found->tts_isnull + EVENT_FIRST);
 }
 
 /*
@@ -348,7 +348,7 @@ static Tuplestorestate *
 new_store(CqrsRunner *runner)
 {
 	MemoryContext caller = MemoryContextSwitchTo(runner->stores);
-	Tuplestorestate *store = tuplestore_begin_heap(false, false, work_mem);
+	Tuplestorestate *store = tuplestore_begin_heap(false, false, Max(work_mem, maintenance_work_mem));
 
 	MemoryContextSwitchTo(caller);
 	return store;
@@ -454,6 +454,6 @@ cqrs_events_datum(const CqrsEventRun *run, TupleTableSlot *found)
 	HeapTuple	tuple;
 
 	slot_getallattrs(found);
-	tuple = heap_form_tuple(run->runner->row, found->tts_values, found->tts_isnull);
+	tuple = heap_form_tuple(run->runner->row, found->tts_values + EVENT_FIRST, found->tts_isnull + EVENT_FIRST);
 	return heap_copy_tuple_as_datum(tuple, run->runner->row);
 }

@@ -94,7 +94,7 @@ put_event(Replay *replay, const CqrsDeadLetter *letter)
 
 	ExecClearTuple(slot);
 	memset(slot->tts_isnull, true, sizeof(bool) * FOUND_COLUMNS);
-	heap_deform_tuple(&tuple, row, slot->tts_values, slot->tts_isnull);
+	heap_deform_tuple(&tuple, row, slot->tts_values + EVENT_FIRST, slot->tts_isnull + EVENT_FIRST);
 	slot->tts_values[FOUND_HANDLER] = Int32GetDatum(handler_of(replay, slot));
 	slot->tts_isnull[FOUND_HANDLER] = false;
 	ExecStoreVirtualTuple(slot);

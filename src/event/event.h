@@ -18,6 +18,9 @@
  */
 extern Jsonb *cqrs_upcast(const char *event_type, Jsonb *payload, const Jsonb *metadata);
 
+/* Are there upcasters at all? */
+extern bool cqrs_upcast_any(void);
+
 /* The version of the shape that metadata says; 1 if it says none, 0 if what it says is none: a whole number from 1. */
 extern int32 cqrs_event_schema_version(const Jsonb *metadata);
 

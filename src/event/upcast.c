@@ -189,6 +189,16 @@ run_step(Step *step, Jsonb *payload)
 }
 
 /*
+ * cqrs_upcast_any tells whether there are upcasters: who hands many events to handlers need not ask for each if there are none.
+ */
+bool
+cqrs_upcast_any(void)
+{
+	read_steps();
+	return nsteps > 0;
+}
+
+/*
  * cqrs_upcast returns a payload in the newest shape of its event type.
  *
  * Errors: whatever an upcaster raises, 42883 one that is gone, 22023 one that returns no object.

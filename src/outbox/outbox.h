@@ -17,6 +17,7 @@
 #include "executor/tuptable.h"
 #include "nodes/pg_list.h"
 #include "registry/registry.h"
+#include "storage/itemptr.h"
 #include "utils/jsonb.h"
 #include "utils/snapshot.h"
 #include "window/window.h"
@@ -129,7 +130,8 @@ typedef struct CqrsChunk
 	int			nsources;
 	int32		changes;		/* how many it holds */
 	TimestampTz captured_at;
-	const CqrsSegment *segment; /* in which it is */
+	const CqrsSegment *segment; /* in which it is, and where */
+	ItemPointerData place;
 	bool		closed;			/* that is, so the chunk waits to be consumed */
 	struct varlena *body;		/* as stored, in the scan's hands: read it with cqrs_outbox_read_begin before the next chunk */
 } CqrsChunk;
@@ -174,6 +176,12 @@ extern void cqrs_outbox_scan_end(CqrsOutboxScan *scan);
  * somebody is freeing one just now.
  */
 extern bool cqrs_outbox_need(bool wait);
+
+/* Chunks from where a scan under the same snapshot has met them.  A chunk lasts until the next one is fetched. */
+typedef struct CqrsOutboxFetch CqrsOutboxFetch;
+extern CqrsOutboxFetch *cqrs_outbox_fetch_begin(Snapshot snapshot);
+extern const CqrsChunk *cqrs_outbox_fetch(CqrsOutboxFetch *fetch, const CqrsSegment *segment, ItemPointer place);
+extern void cqrs_outbox_fetch_end(CqrsOutboxFetch *fetch);
 
 /* The segments that can hold chunks of a window, oldest first; and whether one can. */
 extern List *cqrs_outbox_segments(const CqrsSnapshot *checkpoint, FullTransactionId upto);

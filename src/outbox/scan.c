@@ -298,6 +298,7 @@ cqrs_chunk_read(CqrsChunk *chunk, TupleTableSlot *slot)
 	Datum	   *values = slot->tts_values;
 
 	slot_getallattrs(slot);
+	chunk->place = slot->tts_tid;
 	chunk->number = DatumGetInt64(values[CQRS_SEGMENT_NUMBER]);
 	chunk->xid = DatumGetFullTransactionId(values[CQRS_SEGMENT_XID]);
 	chunk->changes = DatumGetInt32(values[CQRS_SEGMENT_CHANGES]);
