@@ -281,7 +281,7 @@ cqrs_follow_definition(PG_FUNCTION_ARGS)
 		version = cqrs_version_get(id, true);
 		if (version == NULL || version->state == CQRS_STATE_RETIRED)
 			continue;
-		cqrs_make_reads(version, cqrs_plan_projections(version->definition));
+		cqrs_make_follow(version);
 		if (cqrs_checkpoint_latest(id) != NULL)
 			cqrs_version_distrust(version, "a view or function that the query uses was replaced");
 		cqrs_shared_wake_at_commit();

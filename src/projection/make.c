@@ -227,12 +227,12 @@ compare_relations(const void *left, const void *right)
 }
 
 /*
- * cqrs_make_reads records which projections a version reads.
+ * make_reads records which projections a version reads.
  *
  * Errors: 42P17 if one of them reads the version's own.
  */
-void
-cqrs_make_reads(const CqrsVersion *version, List *projections)
+static void
+make_reads(const CqrsVersion *version, List *projections)
 {
 	ListCell   *cell;
 
@@ -255,6 +255,20 @@ cqrs_make_reads(const CqrsVersion *version, List *projections)
 }
 
 /*
+ * register_source records that a version reads a table.
+ */
+static void
+register_source(const CqrsVersion *version, const CqrsProgramSource *source)
+{
+	CqrsVersionSource row = {.version = version->id,.watched = source->watched,.imaged = source->imaged};
+
+	cqrs_capture_check(source->relation);
+	check_trigger_right(source->relation);
+	row.source = cqrs_source_insert(source->relation)->id;
+	cqrs_version_source_insert(&row);
+}
+
+/*
  * register_sources records what the version reads.  Nothing is captured yet: whoever fills attaches first.
  *
  * In the order of the tables: registering takes a lock on each, and two sessions must not wait for one another.
@@ -265,21 +279,57 @@ register_sources(const CqrsVersion *version)
 	CqrsProgram *program = cqrs_plan_derive(version->definition, version->table, version->key, version->nkeys);
 
 	cqrs_plan_notify(program);	/* before they are put into another order, which statements would not know */
-	cqrs_make_reads(version, program->projections);
+	make_reads(version, program->projections);
 	qsort(program->sources, program->nsources, sizeof(CqrsProgramSource), compare_relations);
 	for (int i = 0; i < program->nsources; i++)
-	{
-		CqrsVersionSource row = {.version = version->id};
+		if (program->sources[i].projection == 0)
+			register_source(version, &program->sources[i]);
+}
 
-		if (program->sources[i].projection != 0)
-			continue;
-		cqrs_capture_check(program->sources[i].relation);
-		check_trigger_right(program->sources[i].relation);
-		row.watched = program->sources[i].watched;
-		row.imaged = program->sources[i].imaged;
-		row.source = cqrs_source_insert(program->sources[i].relation)->id;
-		cqrs_version_source_insert(&row);
-	}
+/*
+ * is_registered tells whether a table is among the sources of a version.
+ */
+static bool
+is_registered(const CqrsVersion *version, Oid relation)
+{
+	CqrsSource *source = cqrs_source_of_relation(relation);
+	ListCell   *cell;
+
+	foreach(cell, cqrs_version_source_list(version->id))
+		if (source != NULL && ((CqrsVersionSource *) lfirst(cell))->source == source->id)
+			return true;
+	return false;
+}
+
+/*
+ * register_more records the tables that a version, given as 'argument', has come to read, as its owner.
+ */
+static void
+register_more(void *argument)
+{
+	const CqrsVersion *version = argument;
+	CqrsIdentity saved;
+	CqrsProgram *program;
+
+	(void) cqrs_apply_become_owner(version, &saved);
+	program = cqrs_plan_derive(version->definition, version->table, version->key, version->nkeys);
+	qsort(program->sources, program->nsources, sizeof(CqrsProgramSource), compare_relations);
+	for (int i = 0; i < program->nsources; i++)
+		if (program->sources[i].projection == 0 && !is_registered(version, program->sources[i].relation))
+			register_source(version, &program->sources[i]);
+	cqrs_identity_leave(&saved);
+}
+
+/*
+ * cqrs_make_follow records what a version has come to read since a view that its query names was replaced.
+ *
+ * What is wrong with that is no error here, but for a circle: whoever replaces a view need not know of read models.  The version's next batch says it.
+ */
+void
+cqrs_make_follow(CqrsVersion *version)
+{
+	make_reads(version, cqrs_plan_projections(version->definition));
+	(void) cqrs_attempt(register_more, version, true);
 }
 
 /*

@@ -41,8 +41,8 @@ extern void cqrs_request_check(const CqrsRequest *request);
  */
 extern CqrsVersion *cqrs_make_version(const CqrsRequest *request, int32 projection, int32 number);
 
-/* Record which projections, given by id, a version reads; 42P17 if that closes a circle. */
-extern void cqrs_make_reads(const CqrsVersion *version, List *projections);
+/* Record what a version has come to read since a view that its query names was replaced; 42P17 if a projection would read itself. */
+extern void cqrs_make_follow(CqrsVersion *version);
 
 /*
  * The serving view of a projection was given another query: check the queries of those that read it again, and have them evaluated anew.  Errors: those
