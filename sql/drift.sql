@@ -80,8 +80,8 @@ SELECT cqrs.repair('cheapest', 'try');
 SELECT projection, v.* FROM mine, cqrs.verify(projection) v;
 SELECT projection, drifted FROM cqrs.lag JOIN mine USING (projection) ORDER BY projection::text;
 SELECT cqrs.repair('pages', 'once more');
-SELECT actor = current_user AS by_us, projection, version, event, reason, changes FROM cqrs.history WHERE event = 'repaired' AND projection LIKE '%pages' ORDER BY at;
-DO $$ BEGIN EXECUTE 'UPDATE ' || (SELECT "table" FROM cqrs_internal.version WHERE "table"::text LIKE '%pages') || ' SET notes = 0'; END $$;
+SELECT actor = current_user AS by_us, projection, version, event, reason, changes FROM cqrs.history WHERE event = 'repaired' AND projection = 'pages' ORDER BY at;
+DO $$ BEGIN EXECUTE 'UPDATE ' || (SELECT "table" FROM cqrs_internal.version WHERE "table"::text LIKE '%pages' AND state = 'serving') || ' SET notes = 0'; END $$;
 -- What is pending is applied first: it is no drift, and not counted.
 CALL drift('items', 'UPDATE %T SET price = -1 WHERE id IN (1, 2, 3)');
 CALL drift('items', 'INSERT INTO %T VALUES (-1, ''x'', 1, 1)');

@@ -39,6 +39,15 @@ typedef struct Walk
 	ParseState *pstate;			/* for the place of an error */
 } Walk;
 
+/* The same through a filter that a view holds over a table, and that is to hold for a version. */
+typedef struct Kept
+{
+	int			depth;
+	Oid			view;
+	Oid			table;
+	const CqrsVersion *version;
+} Kept;
+
 /*
  * refuse_text raises for a text that is not one expression.
  */
@@ -220,10 +229,42 @@ without_ours(Node *condition, Oid view, Oid table)
 }
 
 /*
- * cqrs_filter_of_view writes the filter that a serving view holds for queries over 'alias'; NULL if it has none.
+ * check_kept raises unless a version has all columns of the table's that a filter names.
+ */
+static bool
+check_kept(Node *node, Kept *kept)
+{
+	if (node == NULL)
+		return false;
+	if (IsA(node, Var) && ((Var *) node)->varlevelsup == kept->depth)
+	{
+		char	   *name = get_attname(kept->table, ((Var *) node)->varattno, false);
+		Oid			columns = cqrs_version_is_events(kept->version) ? kept->version->table : kept->version->definition;
+
+		if (get_attnum(columns, name) == InvalidAttrNumber)
+			ereport(ERROR,
+					(errcode(ERRCODE_UNDEFINED_COLUMN),
+					 errmsg("the row filter of projection \"%s\" needs column \"%s\", which version %d does not have",
+							cqrs_name_shown(kept->view), name, kept->version->number),
+					 errhint("Change the row filter with cqrs.alter_projection before.")));
+	}
+	if (IsA(node, Query))
+	{
+		bool		result;
+
+		kept->depth++;
+		result = query_tree_walker((Query *) node, check_kept, kept, 0);
+		kept->depth--;
+		return result;
+	}
+	return expression_tree_walker(node, check_kept, kept);
+}
+
+/*
+ * cqrs_filter_of_view writes the filter that a serving view holds for a query over a version's table; NULL if it has none.
  */
 char *
-cqrs_filter_of_view(Oid view, const char *alias)
+cqrs_filter_of_view(Oid view, const CqrsVersion *version)
 {
 	Relation	relation = relation_open(view, AccessShareLock);
 	Query	   *query = get_view_query(relation);
@@ -234,8 +275,11 @@ cqrs_filter_of_view(Oid view, const char *alias)
 
 	if (condition != NULL)
 	{
+		Kept		kept = {.view = view, .table = table, .version = version};
+
 		ChangeVarNodes(condition, number, 1, 0);
-		text = write_out(condition, table, alias);
+		(void) check_kept(condition, &kept);
+		text = write_out(condition, table, get_rel_name(version->table));
 	}
 	relation_close(relation, NoLock);
 	return text;

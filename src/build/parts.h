@@ -49,12 +49,12 @@ extern Oid	cqrs_view_remake(Oid view, const CqrsVersion *version);
  */
 extern void cqrs_view_switch(CqrsProjection *projection, const CqrsVersion *version, bool force);
 
-/* ---- filter.c: row filters as text for a WHERE, every name in it qualified but for columns of the table, which queries know as 'alias' ---- */
+/* ---- filter.c: row filters as text for a WHERE, every name in it qualified but for columns of the table ---- */
 
-/* As a user gives it: errors point into his text. */
+/* As a user gives it, for a table that the query knows as 'alias': errors point into his text. */
 extern char *cqrs_filter_read(Oid view, const char *text, const char *alias);
 
-/* As a serving view holds it; NULL if it has none. */
-extern char *cqrs_filter_of_view(Oid view, const char *alias);
+/* As a serving view holds it, for a version's table; NULL if it has none.  Errors: 42703 a column that it names is none of the version's. */
+extern char *cqrs_filter_of_view(Oid view, const CqrsVersion *version);
 
 #endif							/* CQRS_BUILD_PARTS_H */

@@ -152,7 +152,7 @@ replace(Oid view, const char *query, List *options)
 void
 cqrs_build_view(const CqrsProjection *projection, const CqrsVersion *version, bool gated)
 {
-	char	   *filter = cqrs_filter_of_view(projection->view, get_rel_name(version->table));
+	char	   *filter = cqrs_filter_of_view(projection->view, version);
 
 	replace(projection->view, view_query(version, gated, filter), options_of(projection->view));
 }
@@ -163,7 +163,7 @@ cqrs_build_view(const CqrsProjection *projection, const CqrsVersion *version, bo
 Oid
 cqrs_view_remake(Oid view, const CqrsVersion *version)
 {
-	char	   *filter = cqrs_filter_of_view(view, get_rel_name(version->table));
+	char	   *filter = cqrs_filter_of_view(view, version);
 	List	   *options = options_of(view);
 	Oid			owner = cqrs_relation_owner(view);
 	RangeVar   *name = makeRangeVar(get_namespace_name(get_rel_namespace(view)), get_rel_name(view), -1);
