@@ -1,4 +1,4 @@
-# Events are folded by handlers while eight clients emit them, fail, roll back and collide, some events are poison, letters are retried all the time, and processes
+# Events are folded by handlers while eight clients emit them, fail, roll back and collide, repeat commands, some events are poison, letters are retried all the time, and processes
 # die by SIGKILL.  In the end every aggregate's summary must equal the fold of its events, in order, each once: by a handler that takes them one by one, by one
 # that takes runs, and of rows of a captured table.  If this fails, an event was lost, applied twice, or overtaken by a later one.
 #
@@ -32,6 +32,9 @@ $node->safe_psql('postgres', q{
 	CREATE TABLE stock (id integer PRIMARY KEY, n integer);
 	INSERT INTO stock SELECT i, 0 FROM generate_series(1, 20) i;
 	SELECT cqrs.capture('stock');
+	CREATE FUNCTION add(payload jsonb) RETURNS jsonb LANGUAGE sql AS
+		$$ SELECT to_jsonb(cqrs.emit('Added', 'basket', payload->>'basket', payload)) $$;
+	SELECT cqrs.create_command('add', 'add(jsonb)');
 	CREATE FUNCTION take_one(e cqrs.event) RETURNS void LANGUAGE plpgsql AS $$ BEGIN
 		INSERT INTO one AS o VALUES (e.aggregate_id, e.aggregate_version, md5('' || taste(e.payload)))
 		ON CONFLICT (id) DO UPDATE SET seen = check_next(o.id, o.seen, e.aggregate_version), digest = fold_step(o.digest, taste(e.payload));
@@ -88,6 +91,9 @@ my %scripts = (
 			PERFORM cqrs.emit('Added', 'basket', 'b' || :a, '{"n": "expected"}', coalesce((SELECT seen FROM one WHERE id = 'b' || :a), 0));
 		EXCEPTION WHEN SQLSTATE 'QC001' THEN NULL;
 		END $$;} ],
+	command => [ 4, q{
+		\set c random(1, 300)
+		SELECT cqrs.execute('add', jsonb_build_object('basket', 'b' || 1 + :c % 40, 'n', 'command ' || :c), 'command ' || :c);} ],
 	late => [ 1, q{
 		\set a random(41, 60)
 		BEGIN;
@@ -140,6 +146,11 @@ sub equal_folds
 	my $fold = q{SELECT aggregate_id AS id, payload->>'n' AS n, aggregate_version AS v, event_type FROM cqrs.outbox
 		WHERE event_type IN ('Added', 'Taken')};
 
+	is($node->safe_psql('postgres', q{
+		WITH emitted AS (SELECT metadata->>'causation_id' AS id, to_jsonb(aggregate_version) AS version FROM cqrs.outbox WHERE payload->>'n' ~ '^command'),
+			executed AS (SELECT id, result FROM cqrs.commands)
+		SELECT count(*) FROM ((TABLE emitted EXCEPT ALL TABLE executed) UNION ALL (TABLE executed EXCEPT ALL TABLE emitted)) d}),
+		0, "each command has emitted once $when, however often it was asked for");
 	is($node->safe_psql('postgres', 'SELECT string_agg(DISTINCT error, chr(10)) FROM cqrs.dead_letters WHERE error <> \'poison\''), '', "nothing but poison failed $when");
 	ok(caught_up($node, $_), "$_ has caught up $when") foreach qw(one runs journal);
 	is($node->safe_psql('postgres', qq{
