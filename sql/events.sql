@@ -153,6 +153,40 @@ SELECT id, trail FROM account WHERE id IN ('a', 'd');
 SELECT cqrs.drop_projection('account');
 SELECT count(*) FROM cqrs_internal.dead_letter;
 
+-- Columns that a handler does not look at are not handed to it, whatever way it looks at the others.
+CREATE TABLE ev.dim (k text PRIMARY KEY, v int);
+INSERT INTO ev.dim VALUES ('looked', 7);
+SELECT cqrs.create_projection('looks', columns => 'a text, b text, c text, d text', seed => 'SELECT NULL, NULL, NULL, NULL WHERE false', handlers => jsonb_build_object(
+	'J1', 'INSERT INTO looks SELECT aggregate_id, (SELECT e.payload->>''n'' FROM (SELECT 1) q), (WITH w AS (SELECT e.event_type AS t) SELECT t FROM w), d.v::text
+		FROM event e JOIN ev.dim d ON d.k = e.aggregate_type',
+	'J2', 'INSERT INTO looks SELECT (e).aggregate_id, row_to_json(e)->>''event_type'', e.metadata->>''actor'' = session_user, ''w'' FROM events e',
+	'J3', 'INSERT INTO looks SELECT aggregate_id, aggregate_type, v::text, (SELECT string_agg(event_type, '','') FROM events i WHERE i.aggregate_id = events.aggregate_id)
+		FROM events JOIN (SELECT k AS aggregate_type, v FROM ev.dim) z USING (aggregate_type)',
+	'J4', 'INSERT INTO looks SELECT q.aggregate_id, q.x, q.event_type, NULL FROM (SELECT *, payload->>''n'' AS x FROM events) q',
+	'J5', 'INSERT INTO looks SELECT ''j5'', count(*)::text FROM events'));
+SELECT cqrs.drain('looks');
+SELECT cqrs.emit('J' || i, 'looked', i::text, '{"n": 1}') FROM generate_series(1, 5) i;
+SELECT cqrs.drain('looks');
+SELECT * FROM looks ORDER BY a;
+SELECT cqrs.drop_projection('looks');
+
+-- What is erased leaves dead letters, too; what waited behind it waits for nothing any more.
+CREATE TABLE ev.person (id int PRIMARY KEY, name text);
+SELECT cqrs.capture('ev.person');
+SELECT cqrs.create_projection('failing', columns => 'n int', seed => 'SELECT 0', handlers => '{"Bad": "INSERT INTO failing SELECT 1 / 0 FROM event", "ev.person": "INSERT INTO failing SELECT 1 / 0 FROM event"}');
+SELECT cqrs.drain('failing');
+SELECT cqrs.emit('Bad', 'person', 'p1'), cqrs.emit('Bad', 'person', 'p2');
+INSERT INTO person VALUES (1, 'ann'), (2, 'bob');
+UPDATE person SET id = 3 WHERE id = 1;
+UPDATE person SET name = 'carl' WHERE id = 3;
+SET client_min_messages = error;
+SELECT cqrs.drain('failing');
+SET client_min_messages = notice;
+SELECT (event).aggregate_type, (event).aggregate_id, behind IS NOT NULL AS behind FROM cqrs.dead_letters;
+SELECT cqrs.erase('person', 'p1', 'asked to'), cqrs.erase('ev.person'::regclass, '{"id": 1}', 'asked to');
+SELECT (event).aggregate_type, (event).aggregate_id, behind IS NOT NULL AS behind FROM cqrs.dead_letters;
+SELECT cqrs.drop_projection('failing');
+
 -- Halting at an event: nothing of the batch stays, and after it was mended nothing is lost.
 SELECT cqrs.create_projection('halting', columns => 'id text PRIMARY KEY, n int NOT NULL', on_error => 'halt', handlers => jsonb_build_object(
 	'Counted', $$ INSERT INTO halting AS h SELECT aggregate_id, ev.in_units(payload->>'unit', 1) FROM event

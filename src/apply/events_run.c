@@ -32,6 +32,7 @@ typedef struct Handler
 	CqrsHandler *handler;
 	bool		prepared;
 	bool		runs;			/* it takes runs of events */
+	bool		uses[EVENT_COLUMNS];	/* which columns it looks at: others are not handed on */
 	CqrsStatement *one;			/* of the magnitude 0, too */
 	CqrsStatement *many[MAGNITUDES];	/* by order of magnitude of the run */
 } Handler;
@@ -149,6 +150,19 @@ prepare(const Handlers *handlers, const Handler *handler)
 }
 
 /*
+ * note_columns notes which columns of an event a handler looks at.
+ */
+static void
+note_columns(Handler *handler)
+{
+	Bitmapset  *columns = cqrs_handlers_columns(handler->one);
+
+	for (int i = 0; i < EVENT_COLUMNS; i++)
+		handler->uses[i] = columns == NULL || bms_is_member(i + 1, columns);
+	bms_free(columns);
+}
+
+/*
  * prepare_all has all handlers ready: what is wrong with one itself is no event's fault.
  */
 static void
@@ -163,6 +177,7 @@ prepare_all(CqrsRunner *runner)
 		if (handler->one == NULL)
 			handler->one = prepare(runner->handlers, handler);
 		handler->runs = cqrs_handlers_take_runs(handler->one);
+		note_columns(handler);
 		handler->prepared = true;
 	}
 }
@@ -198,7 +213,7 @@ cqrs_events_begin(CqrsEventRun *run)
 	runner->row = cqrs_handlers_row();
 	runner->handlers = handlers_of(run->version->id);
 	runner->memory = AllocSetContextCreate(CurrentMemoryContext, "cqrs event", ALLOCSET_DEFAULT_SIZES);
-	runner->stores = AllocSetContextCreate(CurrentMemoryContext, "cqrs events", ALLOCSET_DEFAULT_SIZES);
+	runner->stores = GenerationContextCreate(CurrentMemoryContext, "cqrs events", ALLOCSET_DEFAULT_SIZES);
 	runner->event = cqrs_spi_offer(CQRS_EVENT, runner->row, NULL, 1);
 	runner->events = cqrs_spi_offer(CQRS_EVENTS, runner->row, NULL, 1);
 	run->parked = read_parked(run->version->id);
@@ -333,12 +348,17 @@ upcast(Datum *values, const bool *nulls)
 static void
 put_found(CqrsRunner *runner, TupleTableSlot *found, Tuplestorestate *store)
 {
+	const Handler *handler = &runner->handlers->handlers[runner->handler];
 	Datum		values[FOUND_COLUMNS];
+	bool		nulls[EVENT_COLUMNS];
 
 	slot_getallattrs(found);
 	memcpy(values, found->tts_values, sizeof(values));
-	upcast(values, found->tts_isnull);
-	tuplestore_putvalues(store, runner->row, values + EVENT_FIRST, found->tts_isnull + EVENT_FIRST);
+	if (handler->uses[EVENT_PAYLOAD - EVENT_FIRST])
+		upcast(values, found->tts_isnull);
+	for (int i = 0; i < EVENT_COLUMNS; i++)
+		nulls[i] = !handler->uses[i] || found->tts_isnull[EVENT_FIRST + i];
+	tuplestore_putvalues(store, runner->row, values + EVENT_FIRST, nulls);
 }
 
 /*

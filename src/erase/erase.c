@@ -193,7 +193,7 @@ PG_FUNCTION_INFO_V1(cqrs_erase_rows);
  * cqrs.erase(source regclass, key jsonb, reason text) RETURNS bigint
  *
  * Erases from the outbox all changes captured of the rows of a table, and of the tables below it, whose columns have the key's values before or after the
- * change.  Returns how many.  The rows themselves are not touched, nor are read models.
+ * change, and the dead letters of such changes.  Returns how many changes.  The rows themselves are not touched, nor are read models.
  *
  * Errors: 42501 not the table's owner, 42P01 no such table, 42704 a table that was not captured, 42703 or 42883 a column that is not there or cannot be
  * compared, 22023 or 22004 a key that is empty, null or no object, or no reason, 25001 as cqrs.drain, 55000 a version that reads the table is paused
@@ -222,6 +222,8 @@ cqrs_erase_rows(PG_FUNCTION_ARGS)
 	cqrs_settle_check(sources);
 	cqrs_locks_outwait(cqrs_tree_tables(relation), cqrs_setting_lock_timeout);
 	erased = erase(sources, is_of_row, targets, owner);
+	foreach(cell, targets)
+		cqrs_letters_erase_rows(cqrs_source_get(((Target *) lfirst(cell))->source)->relation, key);
 	cqrs_history_insert_erasure(cqrs_name_relation(relation), erased, reason);
 	PG_RETURN_INT64(erased);
 }
@@ -231,7 +233,7 @@ PG_FUNCTION_INFO_V1(cqrs_erase_aggregate);
 /*
  * cqrs.erase(aggregate_type text, aggregate_id text, reason text) RETURNS bigint
  *
- * Erases from the outbox all events of an aggregate, and returns how many.  Its version stays, so that it goes on from there.
+ * Erases from the outbox all events of an aggregate, and its dead letters, and returns how many events.  Its version stays, so that it goes on from there.
  *
  * Errors: 42704 an aggregate that has no events, and, as for rows, 22004, 22023, 25001, 55000, 55P03 and XX001.
  */
@@ -248,6 +250,7 @@ cqrs_erase_aggregate(PG_FUNCTION_ARGS)
 	cqrs_settle_check(sources);
 	cqrs_aggregate_outwait(aggregate.type, aggregate.id, cqrs_setting_lock_timeout);
 	erased = erase(sources, is_of_aggregate, &aggregate, GetUserId());
+	cqrs_letters_erase_aggregate(aggregate.type, aggregate.id);
 	cqrs_history_insert_erasure(psprintf("aggregate %s", text_to_cstring(aggregate.type)), erased, reason);
 	PG_RETURN_INT64(erased);
 }

@@ -28,4 +28,8 @@ extern void cqrs_settle_check(List *sources);
 /* Bring all versions that read one of the sources up to date, and keep others from them to the end of the transaction. */
 extern void cqrs_settle(List *sources);
 
+/* ---- letters.c: dead letters, which hold events beyond the outbox ---- */
+extern void cqrs_letters_erase_aggregate(text *type, text *id);
+extern void cqrs_letters_erase_rows(Oid source, Jsonb *key);
+
 #endif							/* CQRS_ERASE_PARTS_H */

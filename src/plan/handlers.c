@@ -44,6 +44,13 @@ typedef struct Reference
 	bool		run;			/* relation events */
 } Reference;
 
+/* Which columns of our relations are used. */
+typedef struct Use
+{
+	List	   *levels;			/* of Bitmapset *: where they are in range tables, of the innermost query first */
+	Bitmapset  *columns;		/* by number; 0: all of them */
+} Use;
+
 /*
  * identifiers_of takes text apart that is nothing but a possibly qualified identifier; NIL for any other.
  */
@@ -406,6 +413,21 @@ cqrs_handlers_text(const CqrsHandler *handler)
 }
 
 /*
+ * places_of returns which entries of a range table are our relations.
+ */
+static Bitmapset *
+places_of(List *rtable)
+{
+	Bitmapset  *places = NULL;
+	ListCell   *cell;
+
+	foreach(cell, rtable)
+		if (((RangeTblEntry *) lfirst(cell))->rtekind == RTE_NAMEDTUPLESTORE)
+			places = bms_add_member(places, foreach_current_index(cell) + 1);
+	return places;
+}
+
+/*
  * find_references notes which of our relations a query refers to.
  */
 static bool
@@ -428,6 +450,48 @@ find_references(Node *node, void *context)
 		reference->run |= strcmp(entry->enrname, CQRS_EVENTS) == 0;
 	}
 	return query_tree_walker((Query *) node, find_references, context, 0);
+}
+
+/*
+ * find_columns notes which columns of our relations the expressions of a query use; their places in its range table, and in those around it, are at hand.
+ */
+static bool
+find_columns(Node *node, void *context)
+{
+	Use		   *use = context;
+	bool		result;
+
+	if (node == NULL)
+		return false;
+	if (IsA(node, Var))
+	{
+		const Var  *var = (const Var *) node;
+
+		if (var->varlevelsup < (Index) list_length(use->levels) &&
+			bms_is_member(var->varno, list_nth(use->levels, var->varlevelsup)))
+			use->columns = bms_add_member(use->columns, Max(var->varattno, 0));
+		return false;
+	}
+	if (!IsA(node, Query))
+		return expression_tree_walker(node, find_columns, context);
+	use->levels = lcons(places_of(((Query *) node)->rtable), use->levels);
+	result = query_tree_walker((Query *) node, find_columns, context, 0);
+	use->levels = list_delete_first(use->levels);
+	return result;
+}
+
+/*
+ * cqrs_handlers_columns tells which columns of event or events a prepared handler uses: what others hold need not be at hand.  NULL: it may use any.
+ */
+Bitmapset *
+cqrs_handlers_columns(CqrsStatement *statement)
+{
+	Use			use = {0};
+	ListCell   *cell;
+
+	foreach(cell, cqrs_spi_queries(statement))
+		(void) find_columns(lfirst(cell), &use);
+	return bms_is_member(0, use.columns) ? NULL : bms_add_member(use.columns, 1);
 }
 
 /*

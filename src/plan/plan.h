@@ -216,6 +216,9 @@ extern char *cqrs_handlers_text(const CqrsHandler *handler);
 struct _SPI_plan;
 extern bool cqrs_handlers_take_runs(struct _SPI_plan *statement);
 
+/* The columns of these that such a handler uses, as attribute numbers; NULL: it may use any. */
+extern Bitmapset *cqrs_handlers_columns(struct _SPI_plan *statement);
+
 /* What cqrs.explain prints of such a version. */
 extern List *cqrs_handlers_explain(int32 version);
 
