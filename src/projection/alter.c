@@ -58,6 +58,20 @@ cqrs_projection_filter(const text *argument)
 }
 
 /*
+ * lock_readers takes the versions that read a projection from whoever fills or applies them, before its view is locked, which they read.
+ */
+static void
+lock_readers(const CqrsProjection *projection)
+{
+	List	   *ids = NIL;
+	ListCell   *cell;
+
+	foreach(cell, cqrs_projection_readers(projection->id))
+		ids = lappend_int(ids, ((CqrsVersion *) lfirst(cell))->id);
+	(void) cqrs_groups_lock(ids, false);
+}
+
+/*
  * change_filter has the serving view enforce another row filter, or none (NULL).
  *
  * Which version it shows, and whether it shows one yet, is asked once nobody can change it.
@@ -67,6 +81,7 @@ change_filter(CqrsProjection *projection, char *filter)
 {
 	CqrsVersion *version;
 
+	lock_readers(projection);
 	cqrs_locks_take(list_make1_oid(projection->view), AccessExclusiveLock, cqrs_setting_lock_timeout);
 	version = cqrs_version_serving(projection->id);
 	cqrs_build_filter_view(projection, version, version->state != CQRS_STATE_SERVING, filter);
