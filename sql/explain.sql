@@ -28,6 +28,9 @@ SELECT cqrs.create_projection('month_page', 'SELECT date_trunc(''month'', placed
 SELECT cqrs.create_projection('bought', 'SELECT c.id, (SELECT max(quantity) FROM line l WHERE l."order" IN (SELECT o.id FROM "Order" o WHERE o.customer = c.id)) AS most FROM customer c');
 -- Of a partitioned table.
 SELECT cqrs.create_projection('sensor_page', 'SELECT sensor, max(DISTINCT value) AS most FROM reading GROUP BY sensor');
+-- What changes add is added up without it, until a row joins others; the queries above it are of what cannot be added to.
+SELECT cqrs.create_projection('customer_sums', 'SELECT customer, count(*) AS orders, sum(id) AS ids FROM "Order" GROUP BY customer');
+SELECT cqrs.create_projection('region_sums', 'SELECT count(*) AS orders, sum(o.id) AS ids FROM "Order" o JOIN customer c ON c.id = o.customer WHERE c.region <> ''r3''');
 -- Nothing is missing: primary keys lead there; the one row is evaluated; it is full.
 SELECT cqrs.create_projection('order_page', 'SELECT o.id, c.name FROM "Order" o LEFT JOIN customer c ON c.id = o.customer');
 SELECT cqrs.create_projection('order_lines', 'SELECT "order", max(quantity) AS most FROM line GROUP BY "order"');
@@ -67,6 +70,10 @@ SELECT cqrs.drain('order_page');
 TRUNCATE customer;
 SELECT cqrs.drain('order_page');
 SELECT told('order_page', 'batch');
+-- Which strategy, and why not a better one, source by source; and all statements, with names of schemas that do not change.
+SELECT told('order_page', '(strategy|source)');
+SELECT told('latest', '(strategy|source)');
+SELECT told('region_sums', '(strategy|source|images|added)');
 -- Ten are kept.
 DO $$BEGIN FOR i IN 1 .. 12 LOOP PERFORM cqrs.drain('latest'); END LOOP; END$$;
 SELECT count(*) <= 10 AS few FROM cqrs_internal.checkpoint k JOIN cqrs_internal.version v ON v.id = k.version WHERE v."table"::text ~ 'latest';

@@ -99,6 +99,25 @@ add_advice(Lookout *lookout, List *lacking, char *purpose)
 }
 
 /*
+ * look_at_source finds what statements for a change of one source lack.
+ */
+static void
+look_at_source(Lookout *lookout, int source)
+{
+	const CqrsProgram *program = lookout->program;
+	const char *name = cqrs_name_shown(program->sources[source].relation);
+	bool		added = program->sources[source].strategy == CQRS_STRATEGY_DELTA &&
+		cqrs_plan_occurrences(program, bms_make_singleton(source)) <= CQRS_OCCURRENCES_LIMIT;
+	List	   *statements = added ? list_make1(cqrs_plan_change(program, bms_make_singleton(source))) :
+		cqrs_plan_affected(program, source, NULL);
+	char	   *purpose = psprintf(added ? "to add up a change of %s" : "to find the keys that a change of %s affects", name);
+	ListCell   *cell;
+
+	foreach(cell, statements)
+		add_advice(lookout, cqrs_suppose_lacking(program, list_make1(lfirst(cell)), lookout->by_structure), purpose);
+}
+
+/*
  * look finds what a program lacks.
  */
 static void
@@ -106,19 +125,16 @@ look(void *argument)
 {
 	Lookout    *lookout = argument;
 	const CqrsProgram *program = lookout->program;
-	List	   *compute = list_make1(cqrs_plan_compute(program, 0));
+	List	   *compute = NIL;
 
-	if (program->nested)
+	if (program->nkeys > 0 && cqrs_delta_recomputes(program))
+		compute = list_make1(cqrs_plan_compute(program, 0));
+	if (compute != NIL && program->nested)
 		compute = lappend(compute, cqrs_plan_compute_each(program, 0));
-	add_advice(lookout, cqrs_suppose_lacking(program, compute, lookout->by_structure), "to recompute a key");
+	if (compute != NIL)
+		add_advice(lookout, cqrs_suppose_lacking(program, compute, lookout->by_structure), "to recompute a key");
 	for (int i = 0; i < program->nsources && !lookout->recompute; i++)
-	{
-		char	   *purpose = psprintf("to find the keys that a change of %s affects", cqrs_name_shown(program->sources[i].relation));
-		ListCell   *cell;
-
-		foreach(cell, cqrs_plan_affected(program, i, NULL))
-			add_advice(lookout, cqrs_suppose_lacking(program, list_make1(lfirst(cell)), lookout->by_structure), purpose);
-	}
+		look_at_source(lookout, i);
 }
 
 /*
@@ -129,7 +145,7 @@ find(const CqrsProgram *program, bool by_structure, bool recompute)
 {
 	Lookout		lookout = {.program = program, .by_structure = by_structure, .recompute = recompute};
 
-	if (program->strategy == CQRS_STRATEGY_FULL || program->nkeys == 0 || !cqrs_delta_recomputes(program))
+	if (program->strategy == CQRS_STRATEGY_FULL)
 		return NIL;
 	if (cqrs_attempt(look, &lookout, false) != NULL)
 		return NIL;
