@@ -31,9 +31,9 @@ extern void cqrs_build_state(CqrsVersion *version, CqrsState state, const char *
 
 /*
  * Transactions, as texts, that have a snapshot older than a version's fill: of those that are among 'known' (List of int, process ids; NULL: all), whose
- * list becomes that of those found.
+ * list becomes that of those found.  Without 'waiters' those that wait for something of ours do not count: it may be for this version to serve.
  */
-extern List *cqrs_older_snapshots(const CqrsVersion *version, List **known);
+extern List *cqrs_older_snapshots(const CqrsVersion *version, bool waiters, List **known);
 
 /* ---- view.c, replace.c: the serving view ---- */
 

@@ -325,7 +325,8 @@ attend(CqrsTask *task)
 	until = after_companions(task);
 	next = lives_on(task, memory);
 	until = Min(until, next);
-	return task->batch.full ? Min(until, after_full(task, memory)) : until;
+	next = task->batch.full ? after_full(task, memory) : DT_NOEND;
+	return Min(until, next);
 }
 
 /*
