@@ -43,7 +43,7 @@ read_process(uint64 row, MemoryContext caller)
 /*
  * query_of asks for processes of this database whose snapshots may be older than the fill, but for those that wait for us if they are not to count.
  *
- * VACUUM does not look at rows.  When a transaction began is not known where activity is not tracked.
+ * VACUUM does not look at rows, nor does who waits for a projection.  When a transaction began is not known where activity is not tracked.
  */
 static char *
 query_of(const CqrsVersion *version, bool waiters)
@@ -56,8 +56,11 @@ query_of(const CqrsVersion *version, bool waiters)
 					 "pg_catalog.format('process %%s%%s', a.pid, ' (' || NULLIF(a.application_name, '') || ')') "
 					 "FROM pg_catalog.pg_stat_activity a "
 					 "WHERE a.datid = %u AND a.pid <> pg_catalog.pg_backend_pid() AND a.backend_type <> 'autovacuum worker' "
-					 "AND pg_catalog.age(a.backend_xmin) >= pg_catalog.age('%u'::pg_catalog.xid)",
-					 MyDatabaseId, XidFromFullTransactionId(version->filled_xid));
+					 "AND pg_catalog.age(a.backend_xmin) >= pg_catalog.age('%u'::pg_catalog.xid) "
+					 "AND NOT EXISTS (SELECT FROM pg_catalog.pg_locks l WHERE l.pid = a.pid AND l.locktype = 'object' AND l.database = %u "
+					 "AND l.classid = %u AND l.objid = 0)",
+					 MyDatabaseId, XidFromFullTransactionId(version->filled_xid), MyDatabaseId,
+					 cqrs_registry_relation(CQRS_CAT_PROJECTION));
 	if (version->filled_at != 0)
 		appendStringInfo(&sql, " AND (a.xact_start IS NULL OR EXTRACT(epoch FROM a.xact_start) <= %lld.%06d)",
 						 (long long) (version->filled_at / USECS_PER_SEC + UNIX_OFFSET),

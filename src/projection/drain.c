@@ -451,16 +451,20 @@ cqrs_wait_until_serving(PG_FUNCTION_ARGS)
 {
 	Oid			view = PG_GETARG_OID(0);
 	TimestampTz deadline = cqrs_clock_deadline(PG_GETARG_INTERVAL_P(1));
+	bool		noted = cqrs_waiting_begin();
+	bool		answer;
 
 	for (;;)
 	{
 		uint64		seen = cqrs_shared_progress();
 		long		left = cqrs_clock_until(deadline);
 
-		if (serves(view))
-			PG_RETURN_BOOL(true);
-		if (left <= 0 || (!RecoveryInProgress() && !cqrs_shared_worker_runs()))
-			PG_RETURN_BOOL(false);
+		answer = serves(view);
+		if (answer || left <= 0 || (!RecoveryInProgress() && !cqrs_shared_worker_runs()))
+			break;
 		cqrs_shared_wait_progress(seen, Min(left, LOOK_AGAIN_MS));
 	}
+	if (noted)
+		cqrs_waiting_end();
+	PG_RETURN_BOOL(answer);
 }

@@ -127,6 +127,42 @@ lock_object(CqrsCatalog catalog, uint32 id, bool nowait)
 }
 
 /*
+ * waiting_tag is the lock that stands for waiting for some projection: no projection has the id 0.
+ */
+static LOCKTAG
+waiting_tag(void)
+{
+	LOCKTAG		tag;
+
+	SET_LOCKTAG_OBJECT(tag, MyDatabaseId, cqrs_registry_relation(CQRS_CAT_PROJECTION), 0, 0);
+	return tag;
+}
+
+/*
+ * cqrs_waiting_begin says that this process waits for projections, and reads nothing meanwhile.
+ *
+ * Where all of a transaction has one snapshot, it may read what it has waited for by that one.
+ */
+bool
+cqrs_waiting_begin(void)
+{
+	LOCKTAG		tag = waiting_tag();
+
+	return !IsolationUsesXactSnapshot() && LockAcquire(&tag, AccessShareLock, false, true) != LOCKACQUIRE_NOT_AVAIL;
+}
+
+/*
+ * cqrs_waiting_end takes that back.
+ */
+void
+cqrs_waiting_end(void)
+{
+	LOCKTAG		tag = waiting_tag();
+
+	(void) LockRelease(&tag, AccessShareLock, false);
+}
+
+/*
  * cqrs_projection_lock waits for the right to change a projection's life.
  */
 bool

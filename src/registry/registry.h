@@ -261,6 +261,13 @@ extern bool cqrs_version_lock(int32 version, bool nowait);
 /* A relation's being a source, by whoever registers, attaches or releases it; exclusive.  With nowait false if another process holds it. */
 extern bool cqrs_source_lock(Oid relation, bool nowait);
 
+/*
+ * This process waits for projections to be built or to catch up, to the end of the wait or of the transaction: nobody need wait for the snapshot of its
+ * statement, by which it reads nothing afterwards.  False where that is not so.  Shown in pg_locks as an object of the table of projections with the id 0.
+ */
+extern bool cqrs_waiting_begin(void);
+extern void cqrs_waiting_end(void);
+
 /* ---- projections ---- */
 extern CqrsProjection *cqrs_projection_get(int32 id, bool missing_ok);
 

@@ -301,6 +301,7 @@ wait_until_shown(Oid view, Question *question, TimestampTz deadline)
 {
 	MemoryContext look = AllocSetContextCreate(CurrentMemoryContext, "cqrs token look", ALLOCSET_SMALL_SIZES);
 	MemoryContext caller = MemoryContextSwitchTo(look);
+	bool		noted = cqrs_waiting_begin();
 	bool		waited = false;
 	bool		answer;
 
@@ -318,6 +319,8 @@ wait_until_shown(Oid view, Question *question, TimestampTz deadline)
 		waited = true;
 		MemoryContextReset(look);
 	}
+	if (noted)
+		cqrs_waiting_end();
 	MemoryContextSwitchTo(caller);
 	MemoryContextDelete(look);
 	if (answer && waited && IsolationUsesXactSnapshot())
