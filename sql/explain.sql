@@ -74,6 +74,11 @@ SELECT told('order_page', 'batch');
 SELECT told('order_page', '(strategy|source)');
 SELECT told('latest', '(strategy|source)');
 SELECT told('region_sums', '(strategy|source|images|added)');
+-- Of a projection that reads a projection: a version's table is called as the projection is; an index on it is named in full.
+SELECT cqrs.create_projection('name_page', 'SELECT name, array_agg(id ORDER BY id) AS orders FROM order_page GROUP BY name');
+SELECT cqrs.drain('name_page');
+SELECT regexp_replace(told('name_page', '(strategy|reads|images|an index|affected)'), 'cqrs_order_page_\d+_v1', 'cqrs_order_page_N_v1');
+SELECT cqrs.drop_projection('name_page');
 -- Ten are kept.
 DO $$BEGIN FOR i IN 1 .. 12 LOOP PERFORM cqrs.drain('latest'); END LOOP; END$$;
 SELECT count(*) <= 10 AS few FROM cqrs_internal.checkpoint k JOIN cqrs_internal.version v ON v.id = k.version WHERE v."table"::text ~ 'latest';

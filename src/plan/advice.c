@@ -105,7 +105,7 @@ static void
 look_at_source(Lookout *lookout, int source)
 {
 	const CqrsProgram *program = lookout->program;
-	const char *name = cqrs_name_shown(program->sources[source].relation);
+	const char *name = cqrs_explain_source(&program->sources[source]);
 	bool		added = program->sources[source].strategy == CQRS_STRATEGY_DELTA &&
 		cqrs_plan_occurrences(program, bms_make_singleton(source)) <= CQRS_OCCURRENCES_LIMIT;
 	List	   *statements = added ? list_make1(cqrs_plan_change(program, bms_make_singleton(source))) :
@@ -178,7 +178,7 @@ cqrs_plan_notify(const CqrsProgram *program)
 			continue;			/* a projection that has no index yet will have one on its key at least */
 		ereport(NOTICE,
 				(errmsg("recomputing a key of projection \"%s\" scans the whole of \"%s\"", get_rel_name(program->table),
-						cqrs_name_shown(advice->source)),
+						cqrs_name_shown(version ? cqrs_projection_get(version->projection, false)->view : advice->source)),
 				 errdetail("No index leads from the key to the rows that it is computed from."),
 				 errhint("%s;", advice->statement)));
 	}

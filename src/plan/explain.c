@@ -111,10 +111,10 @@ column_names(const CqrsProgramSource *source, const Bitmapset *columns)
 }
 
 /*
- * source_name names a source as users know it: the table of a projection's version by the projection.
+ * cqrs_explain_source names a source as users know it: the table of a projection's version by the projection.
  */
-static const char *
-source_name(const CqrsProgramSource *source)
+const char *
+cqrs_explain_source(const CqrsProgramSource *source)
 {
 	CqrsProjection *projection = source->projection ? cqrs_projection_get(source->projection, true) : NULL;
 
@@ -127,7 +127,7 @@ source_name(const CqrsProgramSource *source)
 static char *
 source_line(const CqrsProgramSource *source)
 {
-	char	   *what = psprintf("%s %s (%s)", source->projection ? "reads projection" : "source", source_name(source),
+	char	   *what = psprintf("%s %s (%s)", source->projection ? "reads projection" : "source", cqrs_explain_source(source),
 							column_names(source, source->watched));
 
 	if (source->strategy == CQRS_STRATEGY_KEYS && source->obstacle != NULL)
@@ -141,7 +141,7 @@ source_line(const CqrsProgramSource *source)
 static char *
 images_line(const CqrsProgramSource *source)
 {
-	return psprintf("images of %s: (%s)", source_name(source), column_names(source, source->imaged));
+	return psprintf("images of %s: (%s)", cqrs_explain_source(source), column_names(source, source->imaged));
 }
 
 /*
@@ -150,7 +150,7 @@ images_line(const CqrsProgramSource *source)
 static List *
 affected_lines(List *lines, const CqrsProgram *program, int source)
 {
-	const char *name = source_name(&program->sources[source]);
+	const char *name = cqrs_explain_source(&program->sources[source]);
 	ListCell   *cell;
 	StringInfoData also;
 
@@ -163,7 +163,7 @@ affected_lines(List *lines, const CqrsProgram *program, int source)
 		List	   *more = cqrs_plan_affected(program, source, bms_make_singleton(i));
 
 		if (list_length(more) > list_length(cqrs_plan_affected(program, source, NULL)))
-			appendStringInfo(&also, "%s%s", also.len ? ", " : "", source_name(&program->sources[i]));
+			appendStringInfo(&also, "%s%s", also.len ? ", " : "", cqrs_explain_source(&program->sources[i]));
 	}
 	if (also.len)
 		lines = lappend(lines, psprintf("affected by %s: the same with old images of %s, if there are any", name, also.data));
@@ -182,7 +182,7 @@ change_lines(List *lines, const CqrsProgram *program)
 
 		if (program->sources[i].strategy == CQRS_STRATEGY_DELTA &&
 			cqrs_plan_occurrences(program, source) <= CQRS_OCCURRENCES_LIMIT)
-			lines = lappend(lines, psprintf("added by %s: %s", source_name(&program->sources[i]),
+			lines = lappend(lines, psprintf("added by %s: %s", cqrs_explain_source(&program->sources[i]),
 											one_line(cqrs_plan_change(program, source))));
 	}
 	return lines;

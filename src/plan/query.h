@@ -309,6 +309,11 @@ extern void cqrs_relation_check(const CqrsCheck *check, Oid relation, Oid owner,
 /* The same for a source of a projection that exists, when its program is derived. */
 extern void cqrs_relation_recheck(Oid relation);
 
+/* ---- explain.c ---- */
+
+/* A source's name as users know it. */
+extern const char *cqrs_explain_source(const CqrsProgramSource *source);
+
 /* ---- suppose.c ---- */
 
 /* A column of an index that is not there. */
