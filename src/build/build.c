@@ -322,16 +322,18 @@ cqrs_build_state(CqrsVersion *version, CqrsState state, const char *reason)
 /*
  * serve_first opens the serving view of a projection that has not served yet; false if it could not be done now.
  *
- * A transaction whose snapshot is older than the fill would see that of the table which the fill wrote, and nothing of what was applied since: it is waited
- * for, for a while, unless it waits for the version itself.  drain cannot wait for it, since the fill may be part of its own transaction.
+ * A transaction whose snapshot is older than the fill sees of the table what the fill wrote, and nothing of what was applied since: the model at one
+ * snapshot, as it should be, and no older one has been shown to it.  What handlers have written it would not see at all: there it is waited for, for a while.
+ * drain cannot wait for it, since the fill may be part of its own transaction.
  */
 static bool
 serve_first(CqrsProjection *projection, CqrsVersion *version, bool wait)
 {
 	List	   *known = NIL;
 
-	if (!wait && cqrs_clock_until(TimestampTzPlusMilliseconds(version->filled_at, cqrs_setting_lock_timeout)) > 0 &&
-		cqrs_older_snapshots(version, false, &known) != NIL)
+	if (!wait && cqrs_version_is_events(version) &&
+		cqrs_clock_until(TimestampTzPlusMilliseconds(version->filled_at, cqrs_setting_lock_timeout)) > 0 &&
+		cqrs_older_snapshots(version, &known) != NIL)
 		return false;
 	if (wait)
 		cqrs_locks_take(list_make1_oid(projection->view), AccessExclusiveLock, cqrs_setting_lock_timeout);

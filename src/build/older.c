@@ -41,12 +41,12 @@ read_process(uint64 row, MemoryContext caller)
 }
 
 /*
- * query_of asks for processes of this database whose snapshots may be older than the fill, but for those that wait for us if they are not to count.
+ * query_of asks for processes of this database whose snapshots may be older than the fill.
  *
  * VACUUM does not look at rows, nor does who waits for a projection.  When a transaction began is not known where activity is not tracked.
  */
 static char *
-query_of(const CqrsVersion *version, bool waiters)
+query_of(const CqrsVersion *version)
 {
 	StringInfoData sql;
 
@@ -65,8 +65,6 @@ query_of(const CqrsVersion *version, bool waiters)
 		appendStringInfo(&sql, " AND (a.xact_start IS NULL OR EXTRACT(epoch FROM a.xact_start) <= %lld.%06d)",
 						 (long long) (version->filled_at / USECS_PER_SEC + UNIX_OFFSET),
 						 (int) (version->filled_at % USECS_PER_SEC));
-	if (!waiters)
-		appendStringInfoString(&sql, " AND a.wait_event_type IS DISTINCT FROM 'Extension'");
 	return sql.data;
 }
 
@@ -86,7 +84,7 @@ is_past(FullTransactionId xid)
  * cqrs_older_snapshots lists who has a snapshot older than a version's fill.
  */
 List *
-cqrs_older_snapshots(const CqrsVersion *version, bool waiters, List **known)
+cqrs_older_snapshots(const CqrsVersion *version, List **known)
 {
 	List	   *shown = NIL;
 	List	   *pids = NIL;
@@ -95,7 +93,7 @@ cqrs_older_snapshots(const CqrsVersion *version, bool waiters, List **known)
 	if (!FullTransactionIdIsValid(version->filled_xid) || is_past(version->filled_xid))
 		return NIL;
 	pgstat_clear_snapshot();	/* or we would be told again what we were told before */
-	foreach(cell, cqrs_spi_collect(query_of(version, waiters), read_process))
+	foreach(cell, cqrs_spi_collect(query_of(version), read_process))
 	{
 		Process    *process = lfirst(cell);
 

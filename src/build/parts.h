@@ -30,10 +30,10 @@ extern void cqrs_build_state(CqrsVersion *version, CqrsState state, const char *
 /* ---- older.c ---- */
 
 /*
- * Transactions, as texts, that have a snapshot older than a version's fill: of those that are among 'known' (List of int, process ids; NULL: all), whose
- * list becomes that of those found.  Without 'waiters' those that wait for something of ours do not count: it may be for this version to serve.
+ * Transactions, as texts, that have a snapshot older than a version's fill, but for those that wait for a projection: of those that are among 'known' (List of
+ * int, process ids; NIL: all), whose list becomes that of those found.
  */
-extern List *cqrs_older_snapshots(const CqrsVersion *version, bool waiters, List **known);
+extern List *cqrs_older_snapshots(const CqrsVersion *version, List **known);
 
 /* ---- view.c, replace.c: the serving view ---- */
 

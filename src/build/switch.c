@@ -155,7 +155,7 @@ outwait_older(const CqrsProjection *projection, const CqrsVersion *version, Time
 
 	if (TransactionIdIsCurrentTransactionId(XidFromFullTransactionId(version->filled_xid)))
 		return;
-	while ((older = cqrs_older_snapshots(version, true, &known)) != NIL)
+	while ((older = cqrs_older_snapshots(version, &known)) != NIL)
 		if (!cqrs_locks_pause(deadline))
 			raise_older(projection, version, older);
 }

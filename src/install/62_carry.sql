@@ -37,7 +37,7 @@ BEGIN ATOMIC
                 WHERE p.option_name LIKE 'n\_distinct%'
                 HAVING pg_catalog.count(*) > 0)))
     FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
-    WHERE a.attrelid = old AND a.attnum > 0 AND NOT a.attisdropped
+    WHERE a.attrelid = old AND a.attnum > 0 AND NOT a.attisdropped AND a.attname NOT LIKE 'cqrs\_%'
           AND (a.attstattarget >= 0 OR a.attstorage <> t.typstorage OR a.attcompression <> ''
                OR EXISTS (SELECT FROM pg_catalog.pg_options_to_table(a.attoptions) p WHERE p.option_name LIKE 'n\_distinct%'))
     UNION ALL

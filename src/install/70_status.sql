@@ -141,7 +141,7 @@ COMMENT ON VIEW cqrs.sources IS
 
 CREATE FUNCTION cqrs_internal.table_progress()
 RETURNS TABLE (relation oid, pid integer, phase text, done bigint, expected bigint, started_at timestamptz)
-LANGUAGE sql STABLE PARALLEL RESTRICTED SECURITY DEFINER ROWS 10
+LANGUAGE sql STABLE PARALLEL RESTRICTED SECURITY DEFINER SET search_path = pg_catalog ROWS 10
 BEGIN ATOMIC
     SELECT p.relid, p.pid, p.phase, p.done, p.expected, a.xact_start
     FROM (SELECT c.relid, c.pid, 'filling' AS phase, c.param3 AS done, c.param11 AS expected
