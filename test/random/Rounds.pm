@@ -6,7 +6,7 @@
 #   queries  number => { text, key (as an SQL literal), verified (may cqrs.verify compare it to the bit?),
 #            check (a statement that yields a row beginning with 'difference' if something is wrong after a window),
 #            born (the window before which the read model is made: 0, the first, if not given), dies (the window before which it is dropped),
-#            read (names of what it reads: pN is the read model of query N, wN the view over it), view (is there such a view?) }
+#            read (names of what it reads: pN is the read model of query N, over_N the view over it), view (is there such a view?) }
 #   windows  a list of windows, each a list of transactions, each a list of statements
 #   pauses   window => number of the query whose read model is paused while the first half of the window is applied
 # It is run by one psql, so what is shown of a failure can be run by hand.
@@ -83,7 +83,7 @@ sub creation
 		"SELECT 'strategy', $number, (SELECT strategy FROM cqrs.versions WHERE projection = 'p$number'::regclass), "
 		  . q{count(*) FILTER (WHERE line LIKE '%: full%'), count(*) }
 		  . "FROM cqrs.explain('p$number') AS line WHERE line ~ '^(source|reads projection) '",
-		$query->{view} ? "CREATE VIEW w$number AS SELECT * FROM p$number" : ());
+		$query->{view} ? "CREATE VIEW over_$number AS SELECT * FROM p$number" : ());
 }
 
 # The statement that drops a read model.
@@ -91,7 +91,7 @@ sub removal
 {
 	my ($number, $query) = @_;
 
-	return ($query->{view} ? "DROP VIEW w$number" : (), "SELECT cqrs.drop_projection('p$number') \\g /dev/null");
+	return ($query->{view} ? "DROP VIEW over_$number" : (), "SELECT cqrs.drop_projection('p$number') \\g /dev/null");
 }
 
 # Is a read model there in a window?
@@ -194,7 +194,7 @@ sub needed
 	my ($round, $number) = @_;
 	my %needed = ($number => $round->{queries}{$number});
 
-	foreach my $read (map { /^[pw](\d+)$/ ? $1 : () } @{ $round->{queries}{$number}{read} // [] })
+	foreach my $read (map { /^(?:p|over_)(\d+)$/ ? $1 : () } @{ $round->{queries}{$number}{read} // [] })
 	{
 		%needed = (%needed, %{ needed($round, $read) });
 	}

@@ -260,7 +260,7 @@ sub make_round
 		next if chance(0.6);
 		$made->{view} = chance(0.3);
 		push @{ $relations{models} }, {
-			name => ($made->{view} ? 'w' : 'p') . $query, columns => $made->{columns}, key => $made->{names}, sure => $made->{sure},
+			name => ($made->{view} ? 'over_' : 'p') . $query, columns => $made->{columns}, key => $made->{names}, sure => $made->{sure},
 			tags => [ 'projection', $made->{view} ? 'projection in view' : () ] };
 	}
 	$round{windows} = make_windows(\@tables, $round{schema});
