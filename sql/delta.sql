@@ -238,6 +238,12 @@ UPDATE owner SET grp = 3 WHERE id = 14;
 SELECT model, differ, hidden FROM judge('^x_');
 TABLE x_low ORDER BY grp, odd;
 
+-- Columns that are known by the alias of a join only.
+SELECT cqrs.create_projection('x_alias', 'SELECT j.w, j.g, count(*) AS n, sum(j.p) AS p FROM (item JOIN owner ON owner.id = item.owner) AS j (i, w, p, t, l, o, b, g) WHERE j.p > 0 GROUP BY j.w, j.g');
+SELECT model, differ, hidden FROM judge('^x_alias');
+UPDATE item SET price = price + 1 WHERE id > 103;
+SELECT model, strategy, differ, hidden FROM judge('^x_alias');
+
 -- ---- what the table holds beyond the query is seen by nobody, and mended with the rest
 
 SELECT attname FROM pg_attribute WHERE attrelid = 'm_having'::regclass AND attnum > 0 ORDER BY attnum;

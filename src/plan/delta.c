@@ -116,12 +116,36 @@ flattened(const CqrsLayout *layout, Node *expression)
 }
 
 /*
+ * forget_names_walker has columns of the query's own level known by their relation's name also where they were written with that of a join.
+ */
+static bool
+forget_names_walker(Node *node, Index *depth)
+{
+	if (node == NULL)
+		return false;
+	if (IsA(node, Var) && ((Var *) node)->varlevelsup == *depth)
+	{
+		((Var *) node)->varnosyn = ((Var *) node)->varno;
+		((Var *) node)->varattnosyn = ((Var *) node)->varattno;
+	}
+	if (IsA(node, Query))
+	{
+		(*depth)++;
+		(void) query_tree_walker((Query *) node, forget_names_walker, depth, 0);
+		(*depth)--;
+		return false;
+	}
+	return expression_tree_walker(node, forget_names_walker, depth);
+}
+
+/*
  * flatten makes the plain query and forgets the aliases of joins, in what is computed from it, too.
  */
 static bool
 flatten(CqrsQuery *query)
 {
 	CqrsLayout *layout = query->layout;
+	Index		depth = 0;
 	ListCell   *cell;
 
 	query->plain = make_plain(layout);
@@ -132,7 +156,16 @@ flatten(CqrsQuery *query)
 	foreach(cell, layout->dependents)
 		lfirst(cell) = flattened(layout, lfirst(cell));
 	foreach(cell, layout->components)
-		((CqrsComponent *) lfirst(cell))->argument = flattened(layout, ((CqrsComponent *) lfirst(cell))->argument);
+	{
+		CqrsComponent *component = lfirst(cell);
+
+		component->argument = flattened(layout, component->argument);
+		(void) forget_names_walker(component->argument, &depth);
+	}
+	(void) forget_names_walker((Node *) layout->keys, &depth);
+	(void) forget_names_walker((Node *) layout->dependents, &depth);
+	(void) range_table_walker(query->plain->rtable, forget_names_walker, &depth, 0);
+	(void) forget_names_walker(query->plain->jointree->quals, &depth);
 	foreach(cell, query->plain->rtable)
 		if (((RangeTblEntry *) lfirst(cell))->rtekind == RTE_JOIN)
 			forget_join(lfirst(cell));
