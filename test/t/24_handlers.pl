@@ -14,7 +14,7 @@ use Test::More;
 use Time::HiRes qw(sleep);
 
 my $node = new_server('handlers', 'cqrs.buffer_size = 8kB', 'cqrs.retry_initial = 50ms', 'cqrs.retry_max = 500ms', 'cqrs.segment_size = 256kB');
-my $seconds = $ENV{CQRS_SECONDS} // 3;
+my $seconds = $ENV{CQRS_SECONDS} // 2;
 
 # A step of the fold says if an event comes out of order, and fails at poison until that is mended.
 $node->safe_psql('postgres', q{
