@@ -243,10 +243,21 @@ SELECT kind, id, old_n, new_n FROM journal ORDER BY position;
 SELECT count(*) FROM cqrs.dead_letters;
 
 -- A table that is not captured for a while: what was missed is nowhere, so it begins anew from its seed.
+-- Without one it halts, and says why; nor can another be filled by a replay.
+SELECT cqrs.create_projection('seedless', columns => 'kind text', handlers => '{"ev.stock": "INSERT INTO seedless SELECT kind FROM event"}');
+SELECT cqrs.drain('seedless');
+SELECT kind, count(*) FROM seedless GROUP BY kind ORDER BY kind;
 ALTER TABLE stock DISABLE TRIGGER USER;
 INSERT INTO stock VALUES ('g', 1, 1);
 SELECT cqrs.drain('journal');
 SELECT kind, id, old_n, new_n FROM journal ORDER BY position;
+SELECT cqrs.drain('seedless');
+SELECT cqrs.resume('seedless');
+SELECT cqrs.drain('seedless');
+SELECT kind, count(*) FROM seedless GROUP BY kind ORDER BY kind;
+SELECT cqrs.create_projection('another', columns => 'kind text', handlers => '{"ev.stock": "INSERT INTO another SELECT kind FROM event"}');
+SELECT cqrs.drain('another');
+SELECT cqrs.drop_projection('seedless'), cqrs.drop_projection('another');
 SELECT cqrs.drop_projection('journal');
 SELECT cqrs.uncapture('ev.stock');
 
