@@ -340,10 +340,11 @@ check_rights(const CqrsProgram *program, Oid owner)
  * read_window reads what has changed in the member's sources, and what this batch has changed in the projections that it reads.
  */
 static CqrsWindow *
-read_window(const CqrsMember *member, const CqrsProgram *program, const CqrsBatch *batch)
+read_window(const CqrsMember *member, CqrsProgramEntry *entry, const CqrsBatch *batch)
 {
+	const CqrsProgram *program = cqrs_program_of(entry);
 	const CqrsSnapshot *since = member->checkpoint->ours ? member->checkpoint->snapshot : NULL;
-	CqrsWindow *window = cqrs_delta_read(program, member->version->id, batch->snapshot, since, !member->full);
+	CqrsWindow *window = cqrs_delta_read(entry, batch->snapshot, since, !member->full);
 
 	for (int i = 0; i < program->nsources; i++)
 		if (program->sources[i].projection != 0 && !member->full)
@@ -392,7 +393,7 @@ maintain(CqrsMember *member, const CqrsBatch *batch, Oid owner, bool captured)
 	check_rights(program, owner);
 
 	member->full = member->full || !captured || version->status == CQRS_STATUS_STALE || !member->checkpoint->ours;
-	window = read_window(member, program, batch);
+	window = read_window(member, entry, batch);
 	window->captured = captured;
 	member->full = member->full || needs_full(program, window);
 	if (window->altered)

@@ -238,6 +238,9 @@ index_of_source(const CqrsWindow *window, int32 source)
 
 #define ALL_CHANGES (-1)
 
+/* From so many changes on it is worth asking the planner whether so many are worth applying. */
+#define LARGE_WINDOW 10000
+
 /*
  * read_chunk takes the changes of the version's sources out of a chunk, or the one of them with a number; with 'decode' into their deltas.
  */
@@ -248,6 +251,8 @@ read_chunk(const CqrsChunk *chunk, CqrsWindow *window, Reader *readers, bool dec
 	CqrsChange	change;
 	int			number = 0;
 
+	if (!decode || window->needs_full)
+		cqrs_outbox_read_no_images(changes);
 	while (cqrs_outbox_read_next(changes, &change))
 	{
 		int			index = index_of_source(window, change.source);
@@ -294,11 +299,39 @@ make_window(const CqrsProgram *program)
 }
 
 /*
+ * count returns about how many changes of some sources a window has: of a chunk that is about others, too, an equal share.
+ */
+static double
+count(Snapshot snapshot, const CqrsSnapshot *checkpoint, const int32 *sources, int nsources)
+{
+	CqrsOutboxScan *scan = cqrs_outbox_scan_begin(snapshot, checkpoint, InvalidFullTransactionId);
+	CqrsChunk  *chunk;
+	double		changes = 0;
+
+	while ((chunk = cqrs_outbox_scan_next(scan)) != NULL)
+	{
+		int			ours = 0;
+
+		CHECK_FOR_INTERRUPTS();
+		for (int i = 0; i < chunk->nsources; i++)
+			for (int j = 0; j < nsources; j++)
+				ours += chunk->sources[i] == sources[j];
+		changes += (double) chunk->changes * ours / Max(chunk->nsources, 1);
+	}
+	cqrs_outbox_scan_end(scan);
+	return changes;
+}
+
+/*
  * cqrs_delta_read reads a version's window into one delta a source.
+ *
+ * Of one that has more changes than can be cheaper to apply than a full evaluation the rest is only counted.
  */
 CqrsWindow *
-cqrs_delta_read(const CqrsProgram *program, int32 version, Snapshot snapshot, const CqrsSnapshot *checkpoint, bool decode)
+cqrs_delta_read(CqrsProgramEntry *entry, Snapshot snapshot, const CqrsSnapshot *checkpoint, bool decode)
 {
+	const CqrsProgram *program = cqrs_program_of(entry);
+	bool		counted = !decode;
 	CqrsWindow *window = make_window(program);
 	Reader	   *readers = palloc(sizeof(Reader) * (program->nsources + 1));
 	int32	   *sources = palloc(sizeof(int32) * (program->nsources + 1));
@@ -317,7 +350,12 @@ cqrs_delta_read(const CqrsProgram *program, int32 version, Snapshot snapshot, co
 	{
 		CHECK_FOR_INTERRUPTS();
 		if (cqrs_outbox_chunk_has(chunk, sources, nsources))
+		{
 			read_chunk(chunk, window, readers, decode, ALL_CHANGES);
+			if (window->changes > LARGE_WINDOW && !counted)
+				window->needs_full |= count(snapshot, checkpoint, sources, nsources) > cqrs_strategy_limit(entry);
+			counted = counted || window->changes > LARGE_WINDOW;
+		}
 		else
 		{
 			window->passed_over++;

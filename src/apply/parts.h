@@ -111,12 +111,11 @@ typedef struct CqrsWindow
 	int64		position;		/* of the last change, 0 if none */
 	bool		captured;		/* all sources are captured as they should be */
 	bool		altered;		/* what a source holds has changed without changes of rows */
-	bool		needs_full;		/* that, a TRUNCATE, or an image that no longer fits: only a full evaluation is right */
+	bool		needs_full;		/* that, a TRUNCATE, or an image that no longer fits: only a full evaluation is right; or the cheaper way */
 } CqrsWindow;
 
 /* Read the window between checkpoint and snapshot.  With 'decode' false only count it. */
-extern CqrsWindow *cqrs_delta_read(const CqrsProgram *program, int32 version, Snapshot snapshot,
-								   const CqrsSnapshot *checkpoint, bool decode);
+extern CqrsWindow *cqrs_delta_read(CqrsProgramEntry *entry, Snapshot snapshot, const CqrsSnapshot *checkpoint, bool decode);
 
 /* What one chunk holds, as a window; or of that the change with a number from 0 on among those of the version's sources, -1 for all. */
 struct CqrsChunk;
@@ -211,6 +210,9 @@ extern bool cqrs_strategy_apply(CqrsProgramEntry *entry, CqrsWindow *window, Sna
 
 /* Keys that changes of some sources affect, by statements of a kind; -1 if a full evaluation is cheaper, or the statements fail. */
 extern int64 cqrs_strategy_find(const CqrsWork *work, CqrsStatementKind kind, uint64 sources, Tuplestorestate **affected);
+
+/* How many changes it can be cheaper to apply than a full evaluation, at most. */
+extern int64 cqrs_strategy_limit(CqrsProgramEntry *entry);
 
 /* Decides how the keys of each pattern are recomputed; false if a full evaluation is cheaper. */
 extern bool cqrs_strategy_choose(CqrsProgramEntry *entry, List *patterns);

@@ -20,6 +20,9 @@
 /* What costs less than this, in the planner's units, is not held against a full evaluation: there is nothing to be gained. */
 #define CHEAP_COST 10000.0
 
+/* What it costs to read a change out of the outbox and do the least that can be done about it. */
+#define CHANGE_COST 0.3
+
 /* What a computed row costs when it is held against the table, changed or not. */
 #define MERGE_ROW_COST 0.25
 
@@ -103,6 +106,15 @@ full_cost(CqrsProgramEntry *entry)
 	CqrsEstimate full = cqrs_program_estimate(entry, CQRS_STATEMENT_EVALUATE, 0, 0, 0);
 
 	return full.cost + MERGE_ROW_COST * full.rows;
+}
+
+/*
+ * cqrs_strategy_limit returns how many changes it can be cheaper to apply than a full evaluation, at most: more cost more to read.
+ */
+int64
+cqrs_strategy_limit(CqrsProgramEntry *entry)
+{
+	return (int64) (full_cost(entry) / CHANGE_COST);
 }
 
 /*

@@ -194,6 +194,9 @@ extern bool cqrs_outbox_chunk_has(const CqrsChunk *chunk, const int32 *sources, 
 typedef struct CqrsChangeReader CqrsChangeReader;
 extern CqrsChangeReader *cqrs_outbox_read_begin(const CqrsChunk *chunk);
 extern bool cqrs_outbox_read_next(CqrsChangeReader *reader, CqrsChange *change);
+
+/* From now on pass over what changes hold, for who only counts them. */
+extern void cqrs_outbox_read_no_images(CqrsChangeReader *reader);
 extern void cqrs_outbox_read_end(CqrsChangeReader *reader);
 
 /* How people call a kind of change. */

@@ -38,6 +38,7 @@ struct CqrsChangeReader
 	int32		read;			/* so far */
 	struct varlena *body;
 	bool		copied;			/* the body is ours to free */
+	bool		no_images;		/* what changes hold is passed over */
 	const char *at;				/* what is left of it */
 	const char *end;
 	MemoryContext memory;		/* of the images' space */
@@ -316,6 +317,15 @@ cqrs_outbox_read_begin(const CqrsChunk *chunk)
 }
 
 /*
+ * cqrs_outbox_read_no_images has the changes that follow come without images.
+ */
+void
+cqrs_outbox_read_no_images(CqrsChangeReader *reader)
+{
+	reader->no_images = true;
+}
+
+/*
  * cqrs_outbox_read_next reads the next change; false after the last.
  */
 bool
@@ -341,6 +351,14 @@ cqrs_outbox_read_next(CqrsChangeReader *reader, CqrsChange *change)
 	change->command = read_varint(reader, end);
 	change->position = (reader->number << CQRS_POSITION_BITS) + reader->read;
 	shape = shape_of(reader, change);
+	if (reader->no_images)
+	{
+		change->noted = NULL;
+		change->old_tuple = change->new_tuple = NULL;
+		reader->at = end;
+		reader->read++;
+		return true;
+	}
 	change->noted = change->kind == CQRS_CHANGE_UPDATE ? read_noted(reader, shape, end) : NULL;
 	change->old_tuple = change->kind == CQRS_CHANGE_UPDATE || change->kind == CQRS_CHANGE_DELETE ?
 		read_image(reader, &reader->old_image, shape->desc, NULL, end) : NULL;
