@@ -190,7 +190,7 @@ SELECT cqrs.create_command('mine', 'echo(jsonb)');
 SELECT cqrs.drop_command('echo');
 SELECT cqrs.drop_command('count');
 RESET ROLE;
-SELECT format('GRANT CREATE ON DATABASE %I TO commands_guest', current_database()) \gexec
+GRANT CREATE ON DATABASE :DBNAME TO commands_guest;
 SET ROLE commands_guest;
 SELECT cqrs.create_command('count', 'count_up(jsonb)');
 SELECT cqrs.create_command('count', 'count_up(jsonb)');
