@@ -53,9 +53,6 @@ $node->safe_psql('postgres', q{
 				changes = j.changes + 1 $h$))});
 ok(caught_up($node, $_), "$_ serves") foreach qw(one runs journal);
 
-# However slow the machine is, there is some poison, and one basket waits behind it.
-$node->safe_psql('postgres', q{SELECT cqrs.emit('Added', 'basket', 'b1', '{"n": "the first", "poison": true}')});
-
 my %scripts = (
 	emit => [ 8, q{
 		\set a random(1, 40)
