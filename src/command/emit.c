@@ -177,7 +177,6 @@ cqrs_emit(PG_FUNCTION_ARGS)
 	PreventCommandIfReadOnly("cqrs.emit()");
 	PreventCommandIfParallelMode("cqrs.emit()");
 
-	cqrs_segment_ensure();
 	event.version = cqrs_aggregate_advance(event.aggregate_type, event.aggregate_id, expected);
 	event.metadata = complete_metadata(event.metadata);
 	cqrs_outbox_append_event(&event);
