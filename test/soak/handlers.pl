@@ -3,5 +3,8 @@
 use strict;
 use warnings;
 
+use lib 'test/t';
+use CqrsTest;
+
 $ENV{CQRS_SECONDS} = ($ARGV[0] // $ENV{SECONDS} // 60) / 3;
 do './test/t/24_handlers.pl' or die $@ || $!;
