@@ -242,6 +242,25 @@ index_of_source(const CqrsWindow *window, int32 source)
 #define LARGE_WINDOW 10000
 
 /*
+ * pass_over counts the changes of a chunk without reading them, if all of them are of the version's sources and only a full evaluation is right anyway.
+ *
+ * For large windows: the rest of one would take longer to read than the query to evaluate.  Whether what a source holds was altered is not looked up either.
+ */
+static bool
+pass_over(const CqrsChunk *chunk, CqrsWindow *window)
+{
+	if (!window->needs_full || window->changes <= LARGE_WINDOW || chunk->nsources == CQRS_SOURCES_DAMAGED)
+		return false;
+	for (int i = 0; i < chunk->nsources; i++)
+		if (index_of_source(window, chunk->sources[i]) < 0)
+			return false;
+	window->changes += chunk->changes;
+	window->position = Max(window->position, (chunk->number << CQRS_POSITION_BITS) + chunk->changes - 1);
+	window->altered = true;
+	return true;
+}
+
+/*
  * read_chunk takes the changes of the version's sources out of a chunk, or the one of them with a number; with 'decode' into their deltas.
  */
 static void
@@ -351,7 +370,8 @@ cqrs_delta_read(CqrsProgramEntry *entry, Snapshot snapshot, const CqrsSnapshot *
 		CHECK_FOR_INTERRUPTS();
 		if (cqrs_outbox_chunk_has(chunk, sources, nsources))
 		{
-			read_chunk(chunk, window, readers, decode, ALL_CHANGES);
+			if (!decode || !pass_over(chunk, window))
+				read_chunk(chunk, window, readers, decode, ALL_CHANGES);
 			if (window->changes > LARGE_WINDOW && !counted)
 				window->needs_full |= count(snapshot, checkpoint, sources, nsources) > cqrs_strategy_limit(entry);
 			counted = counted || window->changes > LARGE_WINDOW;

@@ -187,10 +187,10 @@ CqrsStatement *
 cqrs_spi_prepare(const char *sql, int nargs, Oid *types, bool keep)
 {
 	MemoryContext caller = CurrentMemoryContext;
-	SPIPlanPtr	plan = SPI_prepare(sql, nargs, types);
+	SPIPlanPtr	plan = SPI_prepare_cursor(sql, nargs, types, CURSOR_OPT_PARALLEL_OK);
 
 	if (plan == NULL)
-		check_result(SPI_result, "SPI_prepare", sql);
+		check_result(SPI_result, "SPI_prepare_cursor", sql);
 	if (keep)
 		check_result(SPI_keepplan(plan), "SPI_keepplan", sql);
 	MemoryContextSwitchTo(caller);
