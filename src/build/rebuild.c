@@ -105,7 +105,10 @@ cqrs_build_take_over(int32 id, bool wait)
 	if (!cqrs_projection_lock(version->projection, !wait))
 		return false;
 	version = cqrs_version_get(id, true);
-	if (is_ready(version, CQRS_REBUILD_EQUAL))
-		cqrs_build_switch(cqrs_projection_get(version->projection, false), version, &options);
+	if (!is_ready(version, CQRS_REBUILD_EQUAL))
+		return true;
+	if (cqrs_version_is_events(version))
+		options.reason = "rebuilt by its handlers";
+	cqrs_build_switch(cqrs_projection_get(version->projection, false), version, &options);
 	return true;
 }
