@@ -114,7 +114,7 @@ SELECT cqrs.discard(1, '');
 SELECT cqrs.discard(1, 'much is no price');
 SELECT id FROM cqrs.dead_letters;
 SELECT order_id, total, lines, state FROM order_summary ORDER BY 1;
-SELECT event, reason FROM cqrs.history WHERE event IN ('discarded', 'retried') ORDER BY at;
+SELECT event, reason FROM cqrs.history WHERE event IN ('discarded', 'retried') AND at >= (SELECT min(created_at) FROM cqrs.versions) ORDER BY at;
 
 -- What is mended is replayed in order.
 CREATE TABLE ev.rate (unit text PRIMARY KEY, factor numeric NOT NULL);
