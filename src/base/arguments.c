@@ -136,6 +136,21 @@ cqrs_arguments_texts(ArrayType *array, const char *argument)
 }
 
 /*
+ * cqrs_arguments_array makes a text[] of strings.
+ */
+Datum
+cqrs_arguments_array(List *strings)
+{
+	Datum	   *elements = palloc(sizeof(Datum) * (list_length(strings) + 1));
+	int			count = 0;
+	ListCell   *cell;
+
+	foreach(cell, strings)
+		elements[count++] = CStringGetTextDatum(lfirst(cell));
+	return PointerGetDatum(construct_array(elements, count, TEXTOID, -1, false, TYPALIGN_INT));
+}
+
+/*
  * sign_of compares an interval with zero.
  */
 static int

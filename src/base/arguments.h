@@ -24,6 +24,9 @@ extern Jsonb *cqrs_arguments_object(FunctionCallInfo fcinfo, int number, const c
 extern List *cqrs_arguments_names(ArrayType *array, const char *argument);
 extern List *cqrs_arguments_texts(ArrayType *array, const char *argument);
 
+/* The reverse: a text[] of strings (List of char *). */
+extern Datum cqrs_arguments_array(List *strings);
+
 /* A copy of an interval that must be more than zero. */
 extern Interval *cqrs_arguments_positive(const Interval *interval, const char *argument);
 

@@ -10,10 +10,10 @@
  */
 #include "postgres.h"
 
+#include "base/arguments.h"
 #include "base/clock.h"
 #include "base/locks.h"
 #include "base/names.h"
-#include "catalog/pg_type.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
@@ -22,8 +22,6 @@
 #include "settings/settings.h"
 #include "storage/lmgr.h"
 #include "storage/lock.h"
-#include "utils/array.h"
-#include "utils/builtins.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
@@ -201,21 +199,6 @@ held_by(const CqrsSegment *segment, List *segments, List *holders)
 }
 
 /*
- * text_array makes a text[] of strings.
- */
-static Datum
-text_array(List *strings)
-{
-	Datum	   *elements = palloc(sizeof(Datum) * (list_length(strings) + 1));
-	int			count = 0;
-	ListCell   *cell;
-
-	foreach(cell, strings)
-		elements[count++] = CStringGetTextDatum(lfirst(cell));
-	return PointerGetDatum(construct_array(elements, count, TEXTOID, -1, false, TYPALIGN_INT));
-}
-
-/*
  * lock_at_once takes ACCESS SHARE on a segment that is still there, if that needs no waiting.
  */
 static bool
@@ -282,7 +265,7 @@ cqrs_outbox_segments_shown(PG_FUNCTION_ARGS)
 		values[COL_LAST_POSITION] = Int64GetDatum(segment->last_position);
 		values[COL_CHANGES] = Int64GetDatum(segment->changes);
 		values[COL_BYTES] = Int64GetDatum(segment->bytes);
-		values[COL_HELD_BY] = text_array(held_by(segment, segments, holders));
+		values[COL_HELD_BY] = cqrs_arguments_array(held_by(segment, segments, holders));
 		nulls[COL_FIRST_POSITION] = nulls[COL_LAST_POSITION] = empty;
 		nulls[COL_CHANGES] = nulls[COL_BYTES] = !known;
 		tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);

@@ -108,34 +108,14 @@ compute_filtered(const CqrsProgram *program, uint32 nulls)
 }
 
 /*
- * compute_chosen makes the statement from the definition as it is, and picks rows from what it yields.
- */
-static char *
-compute_chosen(const CqrsProgram *program, uint32 nulls)
-{
-	StringInfoData sql;
-	StringInfoData equal;
-	const char *separator;
-
-	initStringInfo(&sql);
-	initStringInfo(&equal);
-	appendStringInfoString(&sql, "SELECT ");
-	cqrs_match_append_columns(&sql, program, "q.");
-	appendStringInfo(&sql, " FROM %s AS q", cqrs_match_definition(program));
-	separator = cqrs_match_append_pattern(&sql, program, nulls, 'q', " WHERE ");
-	(void) cqrs_match_append_equal(&equal, program, nulls, 'a', 'q', " WHERE ");
-	if (equal.len > 0)
-		appendStringInfo(&sql, "%sEXISTS (SELECT FROM %s AS a%s)", separator, CQRS_AFFECTED, equal.data);
-	return sql.data;
-}
-
-/*
  * cqrs_plan_compute makes the statement that recomputes affected keys of one null pattern, all at once.
  */
 char *
 cqrs_plan_compute(const CqrsProgram *program, uint32 nulls)
 {
-	return program->query->filtered ? compute_filtered(program, nulls) : compute_chosen(program, nulls);
+	if (program->query->filtered)
+		return compute_filtered(program, nulls);
+	return cqrs_match_chosen(program, cqrs_match_definition(program), nulls);
 }
 
 /*
@@ -153,7 +133,7 @@ cqrs_plan_compute_each(const CqrsProgram *program, uint32 nulls)
 	initStringInfo(&equal);
 	separator = cqrs_match_append_equal(&equal, program, nulls, 'q', 'a', " WHERE ");
 	if (equal.len == 0)
-		return compute_chosen(program, nulls);
+		return cqrs_match_chosen(program, cqrs_match_definition(program), nulls);
 	(void) cqrs_match_append_pattern(&equal, program, nulls, 'q', separator);
 	initStringInfo(&sql);
 	appendStringInfoString(&sql, "SELECT ");

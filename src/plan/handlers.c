@@ -19,7 +19,6 @@
 #include "miscadmin.h"
 #include "nodes/nodeFuncs.h"
 #include "parser/parse_func.h"
-#include "parser/parser.h"
 #include "plan/plan.h"
 #include "plan/query.h"
 #include "tcop/utility.h"
@@ -301,13 +300,9 @@ cqrs_handlers_check_rights(List *handlers, const char *unknown, Oid owner)
 static CreateStmt *
 columns_of(const char *statement, const char *columns)
 {
-	ErrorContextCallback context = {.previous = error_context_stack,.callback = cqrs_position_move,.arg = (void *) statement};
-	List	   *parsed;
+	List	   *parsed = cqrs_position_parse(statement);
 	CreateStmt *create;
 
-	error_context_stack = &context;
-	parsed = raw_parser(statement, RAW_PARSE_DEFAULT);
-	error_context_stack = context.previous;
 	create = list_length(parsed) == 1 ? (CreateStmt *) linitial_node(RawStmt, parsed)->stmt : NULL;
 	if (create == NULL || !IsA(create, CreateStmt) || create->inhRelations != NIL || create->partspec != NULL ||
 		create->options != NIL || create->tableElts == NIL || create->tablespacename != NULL || create->accessMethod != NULL ||
@@ -607,12 +602,8 @@ cqrs_handlers_check(List *handlers)
 char *
 cqrs_handlers_seed(const char *table, const char *seed)
 {
-	ErrorContextCallback context = {.previous = error_context_stack,.callback = cqrs_position_move,.arg = (void *) seed};
-	List	   *parsed;
+	List	   *parsed = cqrs_position_parse(seed);
 
-	error_context_stack = &context;
-	parsed = raw_parser(seed, RAW_PARSE_DEFAULT);
-	error_context_stack = context.previous;
 	if (list_length(parsed) != 1 || !IsA(linitial_node(RawStmt, parsed)->stmt, SelectStmt) ||
 		((SelectStmt *) linitial_node(RawStmt, parsed)->stmt)->intoClause != NULL)
 		ereport(ERROR,

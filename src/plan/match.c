@@ -110,3 +110,25 @@ cqrs_match_append_columns(StringInfo sql, const CqrsProgram *program, const char
 	for (int i = 0; i < program->stored->natts; i++)
 		appendStringInfo(sql, "%s%s%s", i ? ", " : "", prefix, cqrs_match_column(program, i + 1));
 }
+
+/*
+ * cqrs_match_chosen makes the statement that picks from 'relation' the rows of the affected keys of one null pattern.
+ */
+char *
+cqrs_match_chosen(const CqrsProgram *program, const char *relation, uint32 nulls)
+{
+	StringInfoData sql;
+	StringInfoData equal;
+	const char *separator;
+
+	initStringInfo(&sql);
+	initStringInfo(&equal);
+	appendStringInfoString(&sql, "SELECT ");
+	cqrs_match_append_columns(&sql, program, "q.");
+	appendStringInfo(&sql, " FROM %s AS q", relation);
+	separator = cqrs_match_append_pattern(&sql, program, nulls, 'q', " WHERE ");
+	(void) cqrs_match_append_equal(&equal, program, nulls, 'a', 'q', " WHERE ");
+	if (equal.len > 0)
+		appendStringInfo(&sql, "%sEXISTS (SELECT FROM %s AS a%s)", separator, CQRS_AFFECTED, equal.data);
+	return sql.data;
+}

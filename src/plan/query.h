@@ -275,6 +275,9 @@ extern const char *cqrs_match_append_equal(StringInfo sql, const CqrsProgram *pr
 /* All columns of the table, each behind a prefix. */
 extern void cqrs_match_append_columns(StringInfo sql, const CqrsProgram *program, const char *prefix);
 
+/* The statement that picks from a relation the rows of the affected keys of one null pattern. */
+extern char *cqrs_match_chosen(const CqrsProgram *program, const char *relation, uint32 nulls);
+
 /* ---- full.c ---- */
 
 /* Makes every source full, for one reason. */

@@ -40,18 +40,5 @@ cqrs_plan_sample(const CqrsProgram *program, bool of_table, int64 seed, int64 be
 char *
 cqrs_plan_found(const CqrsProgram *program, uint32 nulls)
 {
-	StringInfoData sql;
-	StringInfoData equal;
-	const char *separator;
-
-	initStringInfo(&sql);
-	initStringInfo(&equal);
-	appendStringInfoString(&sql, "SELECT ");
-	cqrs_match_append_columns(&sql, program, "t.");
-	appendStringInfo(&sql, " FROM %s AS t", cqrs_name_relation(program->table));
-	separator = cqrs_match_append_pattern(&sql, program, nulls, 't', " WHERE ");
-	(void) cqrs_match_append_equal(&equal, program, nulls, 'a', 't', " WHERE ");
-	if (equal.len > 0)
-		appendStringInfo(&sql, "%sEXISTS (SELECT FROM %s AS a%s)", separator, CQRS_AFFECTED, equal.data);
-	return sql.data;
+	return cqrs_match_chosen(program, cqrs_name_relation(program->table), nulls);
 }

@@ -17,7 +17,6 @@
 #include "fmgr.h"
 #include "funcapi.h"
 #include "lib/stringinfo.h"
-#include "parser/parser.h"
 #include "registry/registry.h"
 #include "token/token.h"
 #include "utils/builtins.h"
@@ -49,13 +48,9 @@ typedef struct Shadow
 static char *
 only_select(const char *text)
 {
-	ErrorContextCallback context = {.previous = error_context_stack, .callback = cqrs_position_move, .arg = (void *) text};
-	List	   *statements;
+	List	   *statements = cqrs_position_parse(text);
 	RawStmt    *raw;
 
-	error_context_stack = &context;
-	statements = raw_parser(text, RAW_PARSE_DEFAULT);
-	error_context_stack = context.previous;
 	if (list_length(statements) != 1 || !IsA(linitial_node(RawStmt, statements)->stmt, SelectStmt))
 		ereport(ERROR,
 				(errcode(ERRCODE_SYNTAX_ERROR),

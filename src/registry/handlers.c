@@ -6,6 +6,7 @@
  */
 #include "postgres.h"
 
+#include "base/arguments.h"
 #include "base/names.h"
 #include "base/sequence.h"
 #include "catalog/namespace.h"
@@ -291,7 +292,7 @@ form_letter(const CqrsDeadLetter *letter, Datum *values, bool *nulls)
 	memset(nulls, 0, sizeof(bool) * LETTER_COUNT);
 	values[LETTER_ID] = Int64GetDatum(letter->id);
 	values[LETTER_VERSION] = Int32GetDatum(letter->version);
-	values[LETTER_AGGREGATES] = cqrs_rows_text_array(letter->aggregates);
+	values[LETTER_AGGREGATES] = cqrs_arguments_array(letter->aggregates);
 	values[LETTER_BEHIND] = Int64GetDatum(letter->behind);
 	nulls[LETTER_BEHIND] = letter->behind == 0;
 	values[LETTER_EVENT] = letter->event;

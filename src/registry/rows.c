@@ -280,21 +280,6 @@ cqrs_rows_int2s(Datum array, int *count)
 }
 
 /*
- * cqrs_rows_text_array makes a text[] value of strings.
- */
-Datum
-cqrs_rows_text_array(List *strings)
-{
-	Datum	   *elements = palloc(sizeof(Datum) * (list_length(strings) + 1));
-	int			count = 0;
-	ListCell   *cell;
-
-	foreach(cell, strings)
-		elements[count++] = CStringGetTextDatum(lfirst(cell));
-	return PointerGetDatum(construct_array(elements, count, TEXTOID, -1, false, TYPALIGN_INT));
-}
-
-/*
  * cqrs_rows_texts copies a text[] out, as char *.
  */
 List *

@@ -46,7 +46,6 @@ extern char *cqrs_rows_string(const Datum *values, const bool *nulls, int index)
 extern Datum cqrs_rows_int2_array(const int16 *values, int count);
 extern int16 *cqrs_rows_int2s(Datum array, int *count);
 
-extern Datum cqrs_rows_text_array(List *strings);	/* of char * */
 extern List *cqrs_rows_texts(Datum array);
 
 /* Sets of attribute numbers. */

@@ -5,6 +5,7 @@
 #include "postgres.h"
 
 #include "access/transam.h"
+#include "base/arguments.h"
 #include "base/clock.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
@@ -147,8 +148,8 @@ form_version(const CqrsVersion *version, Datum *values, bool *nulls)
 	values[COL_TABLE] = ObjectIdGetDatum(version->table);
 	values[COL_DEFINITION] = ObjectIdGetDatum(version->definition);
 	values[COL_KEY] = cqrs_rows_int2_array(version->key, version->nkeys);
-	values[COL_INDEXES] = cqrs_rows_text_array(version->indexes);
-	values[COL_SETTINGS] = cqrs_rows_text_array(strings_in(version->settings));
+	values[COL_INDEXES] = cqrs_arguments_array(version->indexes);
+	values[COL_SETTINGS] = cqrs_arguments_array(strings_in(version->settings));
 	values[COL_CREATED_AT] = TimestampTzGetDatum(version->created_at);
 	values[COL_STATE_SINCE] = TimestampTzGetDatum(version->state_since);
 	values[COL_STATUS_SINCE] = TimestampTzGetDatum(version->status_since);
