@@ -136,11 +136,15 @@ SELECT cqrs.create_projection('p2', 'SELECT customer, array_agg(id) AS ids FROM 
 SELECT cqrs.create_projection('p3', 'SELECT id, name FROM customer ORDER BY name LIMIT 10');
 SELECT cqrs.create_projection('p4', 'SELECT DISTINCT ON (region) region, id FROM customer ORDER BY region', '{region}');
 SELECT cqrs.create_projection('p5', 'SELECT id, row_number() OVER () AS n FROM customer');
+CREATE TABLE weighed (id integer PRIMARY KEY, grp integer, loose numeric, fixed numeric(8, 2), x double precision, lasts interval);
+CREATE INDEX ON weighed (grp);
+SELECT cqrs.create_projection('p11', 'SELECT grp, max(loose) AS most, min(lasts) AS least FROM weighed GROUP BY grp');
 -- These are in order.
 SELECT cqrs.create_projection('p6', 'SELECT customer, array_agg(id ORDER BY id) AS ids, string_agg(DISTINCT placed::text, '','') AS d FROM orders GROUP BY customer');
 SELECT cqrs.create_projection('p7', 'SELECT id, name FROM customer ORDER BY name, id LIMIT 10');
 SELECT cqrs.create_projection('p8', 'SELECT DISTINCT ON (region) region, id FROM customer ORDER BY region, email', '{region}');
 SELECT cqrs.create_projection('p9', 'SELECT c.id, l.* FROM customer c CROSS JOIN LATERAL (SELECT o.id AS last FROM orders o WHERE o.customer = c.id ORDER BY o.id DESC LIMIT 1) l');
+SELECT cqrs.create_projection('p12', 'SELECT grp, max(fixed * grp) AS most, min(loose::numeric(12, 2)) AS least, max(x) AS x, max(grp) AS g, sum(loose) AS s FROM weighed GROUP BY grp');
 SELECT cqrs.create_projection('p10', 'SELECT id, to_char(placed, ''Day'') AS day, to_jsonb(placed) AS j FROM orders');
 ROLLBACK;
 

@@ -18,12 +18,14 @@
 #include "catalog/pg_aggregate.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_proc.h"
+#include "catalog/pg_type.h"
 #include "executor/executor.h"
 #include "mb/pg_wchar.h"
 #include "nodes/nodeFuncs.h"
 #include "parser/parsetree.h"
 #include "plan/query.h"
 #include "registry/registry.h"
+#include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/regproc.h"
 #include "utils/syscache.h"
@@ -268,6 +270,33 @@ tell_order(const Walk *walk, Oid function, int location)
 }
 
 /*
+ * check_answer looks at what decides an aggregate's answer beside the values it is given: their order, or how those look that are equal.
+ *
+ * Floats are compared within a tolerance anyway.
+ */
+static void
+check_answer(const Walk *walk, const Aggref *aggregate)
+{
+	const char *name = get_func_name(aggregate->aggfnoid);
+	Node	   *argument;
+	Oid			type;
+
+	if (aggregate->aggorder == NIL && aggregate->aggdistinct == NIL)
+		tell_order(walk, aggregate->aggfnoid, aggregate->location);
+	if (!cqrs_layout_extremum(aggregate->aggfnoid))
+		return;
+	argument = (Node *) linitial_node(TargetEntry, aggregate->args)->expr;
+	type = getBaseType(exprType(argument));
+	if (type == FLOAT4OID || type == FLOAT8OID || cqrs_layout_exact(argument))
+		return;
+	notify(walk, psprintf("the order of rows decides which of equal values %s shows", name),
+		   psprintf("Values of type %s can be equal and look different; two correct evaluations can then differ, and verify would report that.",
+					format_type_be(type)),
+		   type == NUMERICOID ? "Give it a scale, by its column's type or by a cast as to numeric(12,2)." :
+		   "Ask for something whose equal values look the same.", aggregate->location);
+}
+
+/*
  * check_window looks at a window function's order.
  */
 static void
@@ -405,8 +434,7 @@ check_walker(Node *node, Walk *walk)
 			check_value_function(walk, (SQLValueFunction *) node);
 			break;
 		case T_Aggref:
-			if (((Aggref *) node)->aggorder == NIL && ((Aggref *) node)->aggdistinct == NIL)
-				tell_order(walk, ((Aggref *) node)->aggfnoid, ((Aggref *) node)->location);
+			check_answer(walk, (Aggref *) node);
 			break;
 		case T_WindowFunc:
 			check_window(walk, (WindowFunc *) node);

@@ -276,10 +276,10 @@ sort_operator(Oid function)
 }
 
 /*
- * is_extremum recognizes the server's min and max.
+ * cqrs_layout_extremum recognizes the server's min and max.
  */
-static bool
-is_extremum(Oid function)
+bool
+cqrs_layout_extremum(Oid function)
 {
 	const char *name = get_func_name(function);
 
@@ -419,7 +419,7 @@ restate_aggregate(const Aggref *aggregate, Maker *maker)
 			case F_AVG_NUMERIC:
 				return average(layout, argument);
 			default:
-				if (is_extremum(aggregate->aggfnoid))
+				if (cqrs_layout_extremum(aggregate->aggfnoid))
 					return component_column(layout, add_extremum(layout, aggregate, argument));
 		}
 	}

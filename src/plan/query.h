@@ -230,6 +230,9 @@ extern CqrsLayout *cqrs_layout_make(const CqrsProgram *program, const char **why
 /* An expression that is evaluated under a condition only, and otherwise null. */
 extern Node *cqrs_layout_where(Node *condition, Node *expression);
 
+/* Is this the server's min or max? */
+extern bool cqrs_layout_extremum(Oid function);
+
 /* Do equal values of an expression always look the same? */
 extern bool cqrs_layout_exact(Node *expression);
 
