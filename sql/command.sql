@@ -311,6 +311,18 @@ FROM (SELECT damage(format('set_byte(body, %s, get_byte(body, %1$s) # 64)', i), 
 RESET client_min_messages;
 SELECT payload FROM cqrs.outbox WHERE event_type = 'Damaged';
 
+-- Subtransactions that fail leave nothing behind, however many there are.
+DO $$ BEGIN
+	FOR i IN 1..1000 LOOP
+		BEGIN
+			PERFORM cqrs.emit('Tried', 'try', (i % 3)::text);
+			RAISE EXCEPTION 'never mind';
+		EXCEPTION WHEN raise_exception THEN NULL;
+		END;
+	END LOOP;
+	RAISE NOTICE 'it takes %', CASE WHEN (SELECT sum(total_bytes) FROM pg_backend_memory_contexts WHERE name = 'cqrs aggregates') > 100000 THEN 'more and more' ELSE 'little' END;
+END $$;
+
 SET client_min_messages = warning;
 DROP SCHEMA command_test CASCADE;
 DROP OWNED BY command_clerk, command_app;

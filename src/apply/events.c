@@ -14,6 +14,7 @@
 #include "access/xact.h"
 #include "apply/events_parts.h"
 #include "base/attempt.h"
+#include "base/blame.h"
 #include "base/clock.h"
 #include "base/locks.h"
 #include "base/names.h"
@@ -93,25 +94,6 @@ cqrs_events_check_history(void)
 			 errdetail("The outbox reaches back to position %lld; what was before was removed.", (long long) oldest->first_position) :
 			 errdetail("The outbox has none left of those that were before its segment %d.", oldest->number),
 			 errhint("Give a seed; one that yields no rows begins with the events to come.")));
-}
-
-/*
- * cqrs_events_transient tells whether an error says nothing of the events that were being taken: others were in the way, or the server was.
- */
-bool
-cqrs_events_transient(const ErrorData *error)
-{
-	switch (ERRCODE_TO_CATEGORY(error->sqlerrcode))
-	{
-		case ERRCODE_TO_CATEGORY(ERRCODE_CONNECTION_EXCEPTION):
-		case ERRCODE_TO_CATEGORY(ERRCODE_TRANSACTION_ROLLBACK):
-		case ERRCODE_TO_CATEGORY(ERRCODE_INSUFFICIENT_RESOURCES):
-		case ERRCODE_TO_CATEGORY(ERRCODE_OPERATOR_INTERVENTION):
-		case ERRCODE_TO_CATEGORY(ERRCODE_SYSTEM_ERROR):
-			return true;
-	}
-	return error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE || error->sqlerrcode == ERRCODE_OBJECT_IN_USE ||
-		error->sqlerrcode == ERRCODE_DATA_CORRUPTED || error->sqlerrcode == ERRCODE_INDEX_CORRUPTED;
 }
 
 /*
@@ -198,7 +180,7 @@ take_or_split(Attempt *attempt)
 	cqrs_parked_undo(run->parked, mark);
 	run->applied = applied;
 	run->waiting = waiting;
-	if (cqrs_events_transient(error))
+	if (to - from == 1 ? cqrs_events_blameless(run, attempt->slot, error) : cqrs_blame(error) != CQRS_BLAME_WORK)
 		ReThrowError(error);
 	if (to - from == 1)
 	{
@@ -275,7 +257,7 @@ take_carefully(Work *work)
 	cqrs_events_forget(&work->run);
 	cqrs_parked_undo(work->run.parked, mark);
 	work->run.applied = work->run.waiting = 0;
-	if (cqrs_events_transient(error))
+	if (cqrs_blame(error) != CQRS_BLAME_WORK)
 		ReThrowError(error);
 	attempt.slot = MakeSingleTupleTableSlot(cqrs_events_found_row(), &TTSOpsMinimalTuple);
 	attempt.on_error = cqrs_projection_get(work->version->projection, false)->on_error;

@@ -112,6 +112,12 @@ extern void cqrs_events_flush(CqrsEventRun *run);
 /* Forget what was gathered: it was undone. */
 extern void cqrs_events_forget(CqrsEventRun *run);
 
+/*
+ * Does an error at which a handler failed with an event say nothing of that event?  Others were in the way, or the server was, or the handler could take no
+ * event at all.
+ */
+extern bool cqrs_events_blameless(CqrsEventRun *run, TupleTableSlot *found, const ErrorData *error);
+
 /* The event found, as a Datum of cqrs.event. */
 extern Datum cqrs_events_datum(const CqrsEventRun *run, TupleTableSlot *found);
 
@@ -119,8 +125,5 @@ extern Datum cqrs_events_datum(const CqrsEventRun *run, TupleTableSlot *found);
 
 /* Run work as the version's owner, under its settings, inside SPI, with the snapshot active and its table open to handlers. */
 extern void cqrs_events_within(const CqrsVersion *version, Snapshot snapshot, void (*work) (void *), void *argument);
-
-/* Does an error say nothing of the events that were being taken? */
-extern bool cqrs_events_transient(const ErrorData *error);
 
 #endif							/* CQRS_APPLY_EVENTS_PARTS_H */

@@ -12,8 +12,11 @@
 
 #include "access/htup_details.h"
 #include "apply/events_parts.h"
+#include "base/attempt.h"
+#include "base/blame.h"
 #include "base/clock.h"
 #include "base/names.h"
+#include "base/position.h"
 #include "event/event.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
@@ -42,6 +45,7 @@ typedef struct Handlers
 {
 	int32		version;		/* hash key */
 	bool		valid;
+	Oid			registry;		/* the table that they were read from: ids of versions begin again in another */
 	MemoryContext context;		/* of all below; NULL while there is nothing */
 	int			count;
 	Handler    *handlers;
@@ -51,6 +55,7 @@ typedef struct CqrsRunner
 {
 	Handlers   *handlers;
 	TupleDesc	row;			/* of cqrs.event */
+	const char **taken;			/* for messages: what each handler takes */
 	CqrsOffer  *event;
 	CqrsOffer  *events;
 	Tuplestorestate *one;		/* holds one event at a time */
@@ -89,7 +94,23 @@ discard(Handlers *handlers)
 }
 
 /*
- * handlers_of returns a version's handlers, read at first need and after cqrs_events_distrust.
+ * still_valid tells whether handlers can be used as they were read and prepared.
+ *
+ * The server would prepare a statement anew when it is run; but what is wrong with it by then is to be found before there is an event to blame.
+ */
+static bool
+still_valid(const Handlers *handlers)
+{
+	if (!handlers->valid || handlers->registry != cqrs_registry_relation(CQRS_CAT_HANDLER))
+		return false;
+	for (int i = 0; i < handlers->count; i++)
+		if (handlers->handlers[i].one != NULL && !cqrs_spi_is_valid(handlers->handlers[i].one))
+			return false;
+	return true;
+}
+
+/*
+ * handlers_of returns a version's handlers, read at first need, after cqrs_events_distrust, and when what they name has changed.
  */
 static Handlers *
 handlers_of(int32 version)
@@ -107,7 +128,7 @@ handlers_of(int32 version)
 		known = hash_create("cqrs handlers", 16, &control, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 	}
 	handlers = hash_search(known, &version, HASH_ENTER, &found);
-	if (found && handlers->valid)
+	if (found && still_valid(handlers))
 		return handlers;
 	if (!found)
 		handlers->context = NULL;
@@ -120,6 +141,7 @@ handlers_of(int32 version)
 	foreach(cell, rows)
 		handlers->handlers[handlers->count++].handler = lfirst(cell);
 	MemoryContextSwitchTo(caller);
+	handlers->registry = cqrs_registry_relation(CQRS_CAT_HANDLER);
 	handlers->valid = true;
 	return handlers;
 }
@@ -183,6 +205,23 @@ prepare_all(CqrsRunner *runner)
 }
 
 /*
+ * names_of names what each handler takes, for messages: an error is no time to look anything up.
+ */
+static const char **
+names_of(const Handlers *handlers)
+{
+	const char **names = palloc(sizeof(char *) * Max(handlers->count, 1));
+
+	for (int i = 0; i < handlers->count; i++)
+	{
+		const CqrsHandler *handler = handlers->handlers[i].handler;
+
+		names[i] = handler->event_type ? handler->event_type : cqrs_name_shown(cqrs_source_get(handler->source)->relation);
+	}
+	return names;
+}
+
+/*
  * read_parked finds out which aggregates wait.
  */
 static CqrsParked *
@@ -212,6 +251,7 @@ cqrs_events_begin(CqrsEventRun *run)
 	run->runner = runner;
 	runner->row = cqrs_handlers_row();
 	runner->handlers = handlers_of(run->version->id);
+	runner->taken = names_of(runner->handlers);
 	runner->memory = AllocSetContextCreate(CurrentMemoryContext, "cqrs event", ALLOCSET_DEFAULT_SIZES);
 	runner->stores = GenerationContextCreate(CurrentMemoryContext, "cqrs events", ALLOCSET_DEFAULT_SIZES);
 	runner->event = cqrs_spi_offer(CQRS_EVENT, runner->row, NULL, 1);
@@ -265,8 +305,7 @@ static void
 name_events(void *argument)
 {
 	const CqrsRunner *runner = argument;
-	const CqrsHandler *handler = runner->handlers->handlers[runner->handler].handler;
-	const char *taken = handler->event_type ? handler->event_type : cqrs_name_shown(cqrs_source_get(handler->source)->relation);
+	const char *taken = runner->taken[runner->handler];
 
 	if (runner->first == runner->last)
 		errcontext("handler of \"%s\", event at position %lld", taken, (long long) runner->last);
@@ -476,4 +515,55 @@ cqrs_events_datum(const CqrsEventRun *run, TupleTableSlot *found)
 	slot_getallattrs(found);
 	tuple = heap_form_tuple(run->runner->row, found->tts_values + EVENT_FIRST, found->tts_isnull + EVENT_FIRST);
 	return heap_copy_tuple_as_datum(tuple, run->runner->row);
+}
+
+/* A handler to be looked at. */
+typedef struct Look
+{
+	CqrsRunner *runner;
+	const CqrsHandler *handler;
+} Look;
+
+/*
+ * look_at_handler has the server begin each statement of a handler, without running it.
+ */
+static void
+look_at_handler(void *argument)
+{
+	Look	   *look = argument;
+	const char *text = cqrs_handlers_text(look->handler);
+	ListCell   *cell;
+
+	cqrs_spi_refill(look->runner->event, new_store(look->runner), 1);
+	cqrs_spi_refill(look->runner->events, new_store(look->runner), 1);
+	foreach(cell, cqrs_position_parse(text))
+	{
+		const RawStmt *statement = lfirst_node(RawStmt, cell);
+		int			length = statement->stmt_len > 0 ? statement->stmt_len : strlen(text + statement->stmt_location);
+
+		(void) cqrs_spi_run(psprintf("EXPLAIN %.*s", length, text + statement->stmt_location));
+	}
+}
+
+/*
+ * cqrs_events_blameless tells whether an error at which a handler failed says nothing of the event that it was to take.
+ *
+ * What is missing or not permitted may be so for this event only, as in a function's branch that others do not take.  It is the handler's own where the
+ * server does not even begin its statements.
+ */
+bool
+cqrs_events_blameless(CqrsEventRun *run, TupleTableSlot *found, const ErrorData *error)
+{
+	bool		isnull;
+	Look		look = {.runner = run->runner};
+	ErrorData  *own;
+
+	if (cqrs_blame(error) != CQRS_BLAME_WORK)
+		return true;
+	if (!cqrs_blame_names(error))
+		return false;
+	look.handler = run->runner->handlers->handlers[DatumGetInt32(slot_getattr(found, FOUND_HANDLER + 1, &isnull))].handler;
+	own = cqrs_attempt(look_at_handler, &look, false);
+	cqrs_events_forget(run);
+	return own != NULL && (cqrs_blame(own) != CQRS_BLAME_WORK || cqrs_blame_names(own));
 }

@@ -17,6 +17,7 @@
 #include "access/xact.h"
 #include "apply/parts.h"
 #include "base/attempt.h"
+#include "base/blame.h"
 #include "base/clock.h"
 #include "base/names.h"
 #include "shared/shared.h"
@@ -182,17 +183,6 @@ apply_member(void *argument)
 }
 
 /*
- * in_the_way tells whether an error is of no member's own: others hold a lock, or somebody cancelled us.
- */
-static bool
-in_the_way(const ErrorData *error)
-{
-	return ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_TO_CATEGORY(ERRCODE_QUERY_CANCELED) ||
-		ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_TO_CATEGORY(ERRCODE_T_R_SERIALIZATION_FAILURE) ||
-		error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE;
-}
-
-/*
  * note_companion notes what became of a member that is not the one asked for.
  */
 static void
@@ -222,7 +212,7 @@ take_turn(Turn *turn, void (*work) (void *))
 	error = cqrs_attempt(work, turn, true);
 	if (error == NULL)
 		return;
-	if (in_the_way(error))
+	if (cqrs_blame(error) == CQRS_BLAME_OTHERS)
 		ReThrowError(error);
 	note_companion(turn->group, turn->member, error);
 	turn->member->done = false;

@@ -149,7 +149,7 @@ try_letter(Replay *replay, CqrsDeadLetter *place)
 		return;
 	}
 	cqrs_events_forget(&replay->run);
-	if (cqrs_events_transient(error))
+	if (cqrs_events_blameless(&replay->run, replay->slot, error))
 		ReThrowError(error);
 	keep_failed(letter, error);
 	cqrs_parked_add(replay->blocked, letter->aggregates, letter->id);
@@ -173,6 +173,18 @@ pass_by(Replay *replay, CqrsDeadLetter *place, int64 behind)
 }
 
 /*
+ * is_active tells whether a letter is one to go on with: the target, what waits behind it, and what concerns the same aggregates.
+ *
+ * What waits behind it may concern others, if what led from one to the other was discarded.
+ */
+static bool
+is_active(const Replay *replay, const CqrsDeadLetter *place)
+{
+	return replay->target == 0 || place->id == replay->target || place->behind == replay->target ||
+		cqrs_parked_behind(replay->active, place->aggregates) != 0;
+}
+
+/*
  * replay_letters goes through a version's letters, in order.
  */
 static void
@@ -192,7 +204,7 @@ replay_letters(void *argument)
 	{
 		CqrsDeadLetter *place = lfirst(cell);
 		bool		target = place->id == replay->target;
-		bool		active = replay->target == 0 || target || cqrs_parked_behind(replay->active, place->aggregates) != 0;
+		bool		active = is_active(replay, place);
 		int64		behind = active ? cqrs_parked_behind(replay->blocked, place->aggregates) : 0;
 
 		CHECK_FOR_INTERRUPTS();

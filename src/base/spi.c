@@ -207,6 +207,15 @@ cqrs_spi_free(CqrsStatement *statement)
 }
 
 /*
+ * cqrs_spi_is_valid tells whether nothing that a statement names has changed, as far as this backend has been told.
+ */
+bool
+cqrs_spi_is_valid(CqrsStatement *statement)
+{
+	return SPI_plan_is_valid(statement);
+}
+
+/*
  * cqrs_spi_columns returns the columns of a statement's rows.
  */
 TupleDesc

@@ -64,6 +64,9 @@ extern List *cqrs_spi_collect(const char *query, void *(*read) (uint64 row, Memo
 extern CqrsStatement *cqrs_spi_prepare(const char *sql, int nargs, Oid *types, bool keep);
 extern void cqrs_spi_free(CqrsStatement *statement);
 
+/* Has nothing that a kept statement names changed since it was prepared? */
+extern bool cqrs_spi_is_valid(CqrsStatement *statement);
+
 /* The columns that a statement that returns rows returns, in the current context. */
 extern TupleDesc cqrs_spi_columns(CqrsStatement *statement);
 /* The analyzed queries of a prepared statement's text: List of Query *, theirs. */

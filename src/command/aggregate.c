@@ -54,6 +54,7 @@ typedef struct Written
 
 static HTAB *written = NULL;	/* NULL: none yet in this transaction */
 static MemoryContext written_memory;
+static Oid	written_file;		/* in which they are: another table, or this one written anew, has others there */
 
 /* An aggregate about to be counted on. */
 typedef struct Counter
@@ -84,13 +85,25 @@ typedef enum Others
 } Others;
 
 /*
+ * forget_rows forgets all rows, and frees what they took: subtransactions may roll back any number of times in one transaction.
+ */
+static void
+forget_rows(void)
+{
+	if (written == NULL)
+		return;
+	written = NULL;
+	MemoryContextDelete(written_memory);
+}
+
+/*
  * forget_subtransaction forgets all rows when a subtransaction rolls back: it may have written some of them.
  */
 static void
 forget_subtransaction(SubXactEvent event, SubTransactionId subid, SubTransactionId parent, void *arg)
 {
 	if (event == SUBXACT_EVENT_ABORT_SUB)
-		written = NULL;
+		forget_rows();
 }
 
 /*
@@ -107,7 +120,7 @@ forget_transaction(XactEvent event, void *arg)
  * begin_written makes the table of rows written, empty.
  */
 static void
-begin_written(void)
+begin_written(Oid file)
 {
 	static bool registered = false;
 	HASHCTL		info = {.keysize = sizeof(uint64),.entrysize = sizeof(Written)};
@@ -121,6 +134,7 @@ begin_written(void)
 	written_memory = AllocSetContextCreate(TopTransactionContext, "cqrs aggregates", ALLOCSET_DEFAULT_SIZES);
 	info.hcxt = written_memory;
 	written = hash_create("cqrs aggregates", 64, &info, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	written_file = file;
 }
 
 /*
@@ -160,7 +174,7 @@ recall(Counter *counter)
 	uint64		hash;
 	Written    *row;
 
-	if (written == NULL)
+	if (written == NULL || written_file != counter->rel->rd_rel->relfilenode)
 		return false;
 	hash = hash_of(counter);
 	row = hash_search(written, &hash, HASH_FIND, NULL);
@@ -193,13 +207,10 @@ remember(const Counter *counter, ItemPointer tid, int64 version)
 	Written    *row;
 	bool		found;
 
-	if (written != NULL && hash_get_num_entries(written) >= MAX_WRITTEN)
-	{
-		MemoryContextDelete(written_memory);
-		written = NULL;
-	}
+	if (written != NULL && (hash_get_num_entries(written) >= MAX_WRITTEN || written_file != counter->rel->rd_rel->relfilenode))
+		forget_rows();
 	if (written == NULL)
-		begin_written();
+		begin_written(counter->rel->rd_rel->relfilenode);
 	row = hash_search(written, &hash, HASH_ENTER, &found);
 	if (!found || row->type == NULL || !same_text(row->type, counter->type) || !same_text(row->id, counter->id))
 	{

@@ -13,24 +13,6 @@
 #include "worker/parts.h"
 
 /*
- * cqrs_worker_in_the_way tells whether others were in the way, or somebody cancelled what we did.
- */
-bool
-cqrs_worker_in_the_way(const ErrorData *error)
-{
-	switch (error->sqlerrcode)
-	{
-		case ERRCODE_LOCK_NOT_AVAILABLE:
-		case ERRCODE_T_R_DEADLOCK_DETECTED:
-		case ERRCODE_T_R_SERIALIZATION_FAILURE:
-		case ERRCODE_QUERY_CANCELED:
-			return true;
-		default:
-			return false;
-	}
-}
-
-/*
  * warn logs why a task failed and what becomes of it.
  */
 static void

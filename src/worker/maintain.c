@@ -8,6 +8,7 @@
 #include "postgres.h"
 
 #include "access/table.h"
+#include "base/blame.h"
 #include "base/clock.h"
 #include "capture/capture.h"
 #include "command/command.h"
@@ -119,7 +120,7 @@ take(const CqrsStep *step)
 
 	if (cqrs_worker_step(NULL, step, &error) != CQRS_STEP_FAILED)
 		return true;
-	if (!cqrs_worker_in_the_way(error))
+	if (cqrs_blame(error) != CQRS_BLAME_OTHERS)
 		ereport(WARNING,
 				(errcode(error->sqlerrcode),
 				 errmsg("cqrs could not look after the outbox and will try again: %s", error->message)));

@@ -9,6 +9,7 @@
  */
 #include "postgres.h"
 
+#include "base/blame.h"
 #include "base/locks.h"
 #include "capture/capture.h"
 #include "utils/lsyscache.h"
@@ -78,7 +79,7 @@ cqrs_worker_mend(CqrsTask *task)
 	static const CqrsStep step = {work_mend, CQRS_PHASE_ATTACH, "cqrs: capture again the sources of", false};
 	CqrsStepResult result = cqrs_worker_step(task, &step, &task->error);
 
-	if (result == CQRS_STEP_FAILED && !cqrs_worker_in_the_way(task->error))
+	if (result == CQRS_STEP_FAILED && cqrs_blame(task->error) != CQRS_BLAME_OTHERS)
 		ereport(WARNING,
 				(errcode(task->error->sqlerrcode),
 				 errmsg("sources of projection \"%s\" could not be captured again: %s", task->name, task->error->message),

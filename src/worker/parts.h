@@ -88,9 +88,6 @@ extern TimestampTz cqrs_worker_maintain(bool moved);
 /* To the end of the transaction, ask for locks on sources no longer than a turn allows. */
 extern void cqrs_worker_limit_lock_timeout(void);
 
-/* Does an error only say that others, who will be gone in a moment, were in the way? */
-extern bool cqrs_worker_in_the_way(const ErrorData *error);
-
 /* Note the task's error in the registry and log it; retry_at says what becomes of it, 0 that there is nothing to note any more. */
 extern CqrsStepResult cqrs_worker_note_failure(CqrsTask *task);
 

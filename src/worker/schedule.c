@@ -7,6 +7,7 @@
  */
 #include "postgres.h"
 
+#include "base/blame.h"
 #include "base/clock.h"
 #include "capture/capture.h"
 #include "settings/settings.h"
@@ -143,7 +144,7 @@ read_tasks(void)
 		forget_dropped();
 		return true;
 	}
-	if (!cqrs_worker_in_the_way(error))
+	if (cqrs_blame(error) != CQRS_BLAME_OTHERS)
 		ReThrowError(error);
 	return false;
 }
@@ -169,7 +170,7 @@ after_failure(CqrsTask *task, Memory *memory)
 {
 	TimestampTz now = cqrs_clock_now();
 
-	if (cqrs_worker_in_the_way(task->error))
+	if (cqrs_blame(task->error) == CQRS_BLAME_OTHERS)
 	{
 		if (memory->in_the_way == 0)
 			memory->in_the_way = now;

@@ -7,6 +7,7 @@
  */
 #include "postgres.h"
 
+#include "base/blame.h"
 #include "base/clock.h"
 #include "settings/settings.h"
 #include "utils/memutils.h"
@@ -85,7 +86,7 @@ cqrs_worker_verify(CqrsTask *task, double *share)
 	disable_timeout(STATEMENT_TIMEOUT, false);
 	if (result == CQRS_STEP_FAILED && too_long && task->error->sqlerrcode == ERRCODE_QUERY_CANCELED)
 		give_up(task, share);
-	else if (result == CQRS_STEP_FAILED && !cqrs_worker_in_the_way(task->error))
+	else if (result == CQRS_STEP_FAILED && cqrs_blame(task->error) != CQRS_BLAME_OTHERS)
 		ereport(WARNING,
 				(errcode(task->error->sqlerrcode),
 				 errmsg("version %d of projection \"%s\" could not be verified: %s", task->version->number, task->name,

@@ -6,6 +6,7 @@
  */
 #include "postgres.h"
 
+#include "base/blame.h"
 #include "base/clock.h"
 #include "build/build.h"
 #include "commands/vacuum.h"
@@ -179,7 +180,7 @@ cqrs_worker_build(CqrsTask *task)
 static CqrsStepResult
 only_busy(const CqrsTask *task, CqrsStepResult result)
 {
-	return result == CQRS_STEP_FAILED && cqrs_worker_in_the_way(task->error) ? CQRS_STEP_BUSY : result;
+	return result == CQRS_STEP_FAILED && cqrs_blame(task->error) == CQRS_BLAME_OTHERS ? CQRS_STEP_BUSY : result;
 }
 
 /*
