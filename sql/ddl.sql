@@ -326,6 +326,57 @@ ALTER TABLE part ALTER COLUMN name TYPE varchar;
 ALTER TABLE part ALTER COLUMN id TYPE bigint;
 DROP TABLE part;
 DROP TABLE animal;
+-- What reads whole rows reads the names and types of columns, too: by itself, through a view, and where the column is of the root.
+CREATE TABLE mood_of (id integer PRIMARY KEY, amount numeric(10, 2), note text, spare integer) PARTITION BY RANGE (id);
+CREATE TABLE mood_of_1 (spare integer, note text, gone integer, amount numeric(10, 2), id integer NOT NULL);
+ALTER TABLE mood_of_1 DROP COLUMN gone;
+ALTER TABLE mood_of ATTACH PARTITION mood_of_1 FOR VALUES FROM (0) TO (100);
+INSERT INTO mood_of VALUES (1, 1.25, 'one', 1), (2, 2.75, 'two', 2);
+CREATE VIEW noted AS SELECT m.id, m::text AS whole FROM mood_of_1 m;
+SELECT project('moods', 'SELECT m.id AS key, row_to_json(m)::text AS doc FROM mood_of m', NULL);
+SELECT project('notes', 'SELECT n.id AS key, n.whole FROM noted n', '{key}');
+SELECT project('plain', 'SELECT id AS key, amount FROM mood_of WHERE id < 100', NULL);
+SELECT cqrs.drain();
+CREATE FUNCTION rows_followed() RETURNS SETOF text LANGUAGE sql AS $$
+    SELECT concat_ws(' ', f.view, f.how, f.wrong, f.verified) FROM followed() AS f WHERE f.view::text IN ('moods', 'notes', 'plain')$$;
+ALTER TABLE mood_of ALTER COLUMN note TYPE char(4);
+SELECT rows_followed();
+ALTER TABLE mood_of RENAME COLUMN note TO said;
+SELECT rows_followed();
+ALTER TABLE mood_of DROP COLUMN spare;
+SELECT rows_followed();
+ALTER TABLE mood_of ADD COLUMN added integer DEFAULT 7;
+SELECT rows_followed();
+UPDATE mood_of SET added = 8 WHERE id = 1;
+SELECT rows_followed();
+SELECT cqrs.drop_projection(view) FROM watched WHERE view::text IN ('moods', 'notes', 'plain');
+DELETE FROM watched WHERE view::text NOT IN (SELECT view::text FROM cqrs_internal.projection);
+-- A type's labels and attributes are part of what values look like, also in arrays, domains and rows of it.
+CREATE TYPE mood AS ENUM ('sad', 'glad');
+CREATE DOMAIN feeling AS mood;
+CREATE TYPE state AS (felt mood, since integer);
+CREATE TABLE felt (id integer PRIMARY KEY, one mood, many mood[], own feeling, whole state, note text);
+INSERT INTO felt VALUES (1, 'sad', '{sad,glad}', 'sad', '(sad,1)', 'sad');
+SELECT project('one', 'SELECT id AS key, one::text FROM felt', NULL);
+SELECT project('many', 'SELECT id AS key, many::text FROM felt', NULL);
+SELECT project('own', 'SELECT id AS key, own::text FROM felt', NULL);
+SELECT project('stated', 'SELECT id AS key, row_to_json(whole)::text AS doc FROM felt', NULL);
+SELECT cqrs.drain();
+CREATE FUNCTION felt_followed() RETURNS SETOF text LANGUAGE sql AS $$
+    SELECT concat_ws(' ', f.view, f.how, f.wrong, f.verified) FROM followed() AS f WHERE f.view::text IN ('one', 'many', 'own', 'stated')$$;
+ALTER TYPE mood RENAME VALUE 'sad' TO 'blue';
+SELECT felt_followed();
+ALTER TYPE state RENAME ATTRIBUTE since TO from_day;
+SELECT felt_followed();
+ALTER TYPE state ADD ATTRIBUTE upto integer;
+SELECT felt_followed();
+-- Not so a label that is new, an owner and a name.
+ALTER TYPE mood ADD VALUE 'calm';
+ALTER TYPE mood OWNER TO CURRENT_USER;
+ALTER TYPE mood RENAME TO humour;
+SELECT felt_followed();
+SELECT cqrs.drop_projection(view) FROM watched WHERE view::text IN ('one', 'many', 'own', 'stated');
+DELETE FROM watched WHERE view::text NOT IN (SELECT view::text FROM cqrs_internal.projection);
 -- Row security counts where it applies to the owner of the projection, and another owner of the table changes nothing.
 ALTER TABLE part ENABLE ROW LEVEL SECURITY;
 ALTER TABLE part_4 OWNER TO ddl_owner;

@@ -26,6 +26,7 @@
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
 #include "outbox/outbox.h"
+#include "plan/plan.h"
 #include "storage/bufmgr.h"
 #include "tcop/deparse_utility.h"
 #include "utils/acl.h"
@@ -33,6 +34,9 @@
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
+
+#define JOINED_OR_LEFT	"A table joined or left it, with all its rows."
+#define RESHAPED		"They read whole rows of it, whose columns have other names or types now."
 
 PG_FUNCTION_INFO_V1(cqrs_follow_detach);
 PG_FUNCTION_INFO_V1(cqrs_follow_tables);
@@ -102,10 +106,10 @@ cqrs_capture_append_alter(const CqrsSource *source)
 }
 
 /*
- * tell_altered notes that a source's contents have changed, and says so.
+ * tell_altered notes that a source's contents have changed, and says so; 'how' says by what.
  */
 static void
-tell_altered(const CqrsSource *source)
+tell_altered(const CqrsSource *source, const char *how)
 {
 	char	   *readers = readers_of(source);
 
@@ -113,7 +117,7 @@ tell_altered(const CqrsSource *source)
 	if (readers != NULL)
 		ereport(NOTICE,
 				(errmsg("projections that read \"%s\" will be evaluated anew: %s", cqrs_name_shown(source->relation), readers),
-				 errdetail("A table joined or left it, with all its rows.")));
+				 errdetail("%s", how)));
 }
 
 /*
@@ -262,7 +266,7 @@ follow(List *sources, Oid tree, bool told)
 		else if (told)
 			cqrs_capture_append_alter(source);
 		else if (!empty)
-			tell_altered(source);
+			tell_altered(source, JOINED_OR_LEFT);
 	}
 }
 
@@ -334,6 +338,44 @@ fit_triggers(Oid relation)
 		cqrs_capture_fit_triggers(lfirst_oid(cell));
 }
 
+/* ---- columns that are read as part of whole rows ---- */
+
+/*
+ * rows_are_read tells whether a query reads whole rows of a source.
+ */
+static bool
+rows_are_read(const CqrsSource *source)
+{
+	ListCell   *cell;
+
+	foreach(cell, cqrs_version_source_list(0))
+	{
+		CqrsVersionSource *reads = lfirst(cell);
+		CqrsVersion *version = reads->source == source->id ? cqrs_version_get(reads->version, true) : NULL;
+
+		if (version != NULL && version->state != CQRS_STATE_RETIRED && get_rel_relkind(version->definition) == RELKIND_VIEW &&
+			cqrs_plan_reads_rows(version->definition, source->relation))
+			return true;
+	}
+	return false;
+}
+
+/*
+ * follow_columns has what reads whole rows of a table, or of one below it, follow its columns, of which one has gone or got another name or type.
+ *
+ * Where a query names the column the server sees to that, and refuses what would change the answer.  A column that is added is asked of capture, which has not
+ * told of it so far.
+ */
+static void
+follow_columns(Oid table)
+{
+	ListCell   *cell;
+
+	foreach(cell, attached_among(cqrs_tree_members(table)))
+		if (rows_are_read(lfirst(cell)))
+			tell_altered(lfirst(cell), RESHAPED);
+}
+
 /* ---- ddl_command_end ---- */
 
 /*
@@ -378,6 +420,25 @@ follow_subcommand(Oid table, const CollectedATSubcmd *part)
 }
 
 /*
+ * alters_columns tells whether ALTER TABLE takes columns away or gives them other types.
+ */
+static bool
+alters_columns(const List *parts)
+{
+	ListCell   *cell;
+
+	foreach(cell, parts)
+	{
+		AlterTableCmd *command = (AlterTableCmd *) ((CollectedATSubcmd *) lfirst(cell))->parsetree;
+
+		if (IsA(command, AlterTableCmd) &&
+			(command->subtype == AT_AlterColumnType || cqrs_compat_drops_column(command->subtype)))
+			return true;
+	}
+	return false;
+}
+
+/*
  * follow_command follows one command that an event trigger tells of.
  */
 static void
@@ -392,6 +453,8 @@ follow_command(const CollectedCommand *command)
 		foreach(cell, command->d.alterTable.subcmds)
 			if (IsA(((CollectedATSubcmd *) lfirst(cell))->parsetree, AlterTableCmd))
 				follow_subcommand(command->d.alterTable.objectId, lfirst(cell));
+		if (alters_columns(command->d.alterTable.subcmds))
+			follow_columns(command->d.alterTable.objectId);
 		fit_triggers(command->d.alterTable.objectId);
 	}
 	else if (command->type == SCT_Simple)
@@ -400,6 +463,8 @@ follow_command(const CollectedCommand *command)
 
 		if (IsA(command->parsetree, RenameStmt) && address->classId == TriggerRelationId)
 			check_name(address->objectId);
+		else if (IsA(command->parsetree, RenameStmt) && ((RenameStmt *) command->parsetree)->renameType == OBJECT_COLUMN)
+			follow_columns(address->objectId);
 		else if (IsA(command->parsetree, CreateTrigStmt))
 			fit_triggers(RangeVarGetRelid(((CreateTrigStmt *) command->parsetree)->relation, NoLock, false));
 		else if (IsA(command->parsetree, CreateStmt) || IsA(command->parsetree, CreateForeignTableStmt))
@@ -459,7 +524,7 @@ follow_detaching(Oid table, Oid partition)
 	ListCell   *cell;
 
 	foreach(cell, attached_among(above(table)))
-		tell_altered(lfirst(cell));
+		tell_altered(lfirst(cell), JOINED_OR_LEFT);
 	foreach(cell, cqrs_tree_members(partition))
 		CacheInvalidateRelcacheByRelid(lfirst_oid(cell));
 }
@@ -564,7 +629,7 @@ cqrs_follow_drop(PG_FUNCTION_ARGS)
 			list_member_int(told, source->id))
 			continue;
 		if (!OidIsValid(table))
-			tell_altered(source);
+			tell_altered(source, JOINED_OR_LEFT);
 		else if (cqrs_tree_contains(source->relation, table))
 			tell_unguarded(source, table, NULL);
 		else

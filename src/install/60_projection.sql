@@ -40,7 +40,7 @@ CREATE EVENT TRIGGER cqrs_follow_owner ON ddl_command_end WHEN TAG IN ('ALTER VI
 COMMENT ON EVENT TRIGGER cqrs_follow_owner IS 'has projections belong to the owners of their serving views';
 
 CREATE EVENT TRIGGER cqrs_follow_definition ON ddl_command_end
-    WHEN TAG IN ('CREATE VIEW', 'CREATE FUNCTION', 'ALTER FUNCTION', 'CREATE AGGREGATE')
+    WHEN TAG IN ('CREATE VIEW', 'CREATE FUNCTION', 'ALTER FUNCTION', 'ALTER ROUTINE', 'CREATE AGGREGATE', 'ALTER TYPE')
     EXECUTE FUNCTION cqrs_internal.follow_definition();
 COMMENT ON EVENT TRIGGER cqrs_follow_definition IS 'has read models follow what their queries are made of';
 

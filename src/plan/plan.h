@@ -114,6 +114,9 @@ extern AttrNumber *cqrs_plan_key(Oid definition, bool given, List *names, int *n
 /* The ids of the projections that a definition reads, through views too. */
 extern List *cqrs_plan_projections(Oid definition);
 
+/* Does a view read whole rows of a table, and so the names and types of its columns?  Through other views too.  Takes no locks. */
+extern bool cqrs_plan_reads_rows(Oid view, Oid table);
+
 /* Derive the program, in CurrentMemoryContext, under the settings in force; 'table' is invalid before there is one.  Takes ACCESS SHARE on what it reads. */
 extern CqrsProgram *cqrs_plan_derive(Oid definition, Oid table, const AttrNumber *key, int nkeys);
 

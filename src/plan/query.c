@@ -26,6 +26,13 @@ typedef struct Collector
 	const CqrsProjection *projection;	/* that it serves, or NULL */
 } Collector;
 
+/* A search for what reads whole rows of a table. */
+typedef struct RowSearch
+{
+	Oid			view;			/* whose query is being walked */
+	Oid			table;
+} RowSearch;
+
 /*
  * cqrs_query_of_view copies the query of a view.
  */
@@ -207,4 +214,46 @@ cqrs_plan_projections(Oid definition)
 
 	cqrs_query_collect(&program, cqrs_query_of_view(definition));
 	return program.projections;
+}
+
+/*
+ * rows_walker finds an entry by which whole rows of a table are read.
+ */
+static bool
+rows_walker(Node *node, const RowSearch *search)
+{
+	if (node == NULL)
+		return false;
+	if (IsA(node, RangeTblEntry))
+	{
+		const RangeTblEntry *entry = (RangeTblEntry *) node;
+
+		if (entry->rtekind != RTE_RELATION || cqrs_query_placeholder(entry, search->view))
+			return false;
+		if (entry->relkind == RELKIND_VIEW)
+			return cqrs_plan_reads_rows(entry->relid, search->table);
+		return entry->relid == search->table &&
+			bms_is_member(InvalidAttrNumber - FirstLowInvalidHeapAttributeNumber, entry->selectedCols);
+	}
+	if (IsA(node, Query))
+		return query_tree_walker((Query *) node, rows_walker, (void *) search,
+								 QTW_EXAMINE_RTES_BEFORE | QTW_IGNORE_JOINALIASES);
+	return expression_tree_walker(node, rows_walker, (void *) search);
+}
+
+/*
+ * cqrs_plan_reads_rows tells whether a view reads whole rows of a table.
+ */
+bool
+cqrs_plan_reads_rows(Oid view, Oid table)
+{
+	Relation	relation = RelationIdGetRelation(view);
+	RowSearch	search = {.view = view, .table = table};
+	Query	   *tree;
+
+	if (!RelationIsValid(relation))
+		return false;			/* somebody is dropping it */
+	tree = copyObject(get_view_query(relation));
+	RelationClose(relation);
+	return rows_walker((Node *) tree, &search);
 }

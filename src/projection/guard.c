@@ -30,14 +30,26 @@ PG_FUNCTION_INFO_V1(cqrs_guard_replace);
 PG_FUNCTION_INFO_V1(cqrs_follow_owner);
 PG_FUNCTION_INFO_V1(cqrs_follow_definition);
 
-/* Versions whose definitions are made of what a command created or replaced: views and functions, through views too. */
+/*
+ * Versions whose definitions are made of what a command created, replaced or altered: views, functions, and types, also those that are made of these.  A
+ * composite type is one with a relation, of which nothing depends.
+ */
 static const char *const redefined_versions =
 	"WITH RECURSIVE redefined (classid, objid) AS ("
 	"    SELECT c.classid, c.objid FROM pg_catalog.pg_event_trigger_ddl_commands() c"
 	"    UNION"
-	"    SELECT 'pg_catalog.pg_class'::regclass::oid, r.ev_class FROM redefined b"
-	"      JOIN pg_catalog.pg_depend d ON d.refclassid = b.classid AND d.refobjid = b.objid"
-	"      JOIN pg_catalog.pg_rewrite r ON d.classid = 'pg_catalog.pg_rewrite'::regclass AND r.oid = d.objid) "
+	"    SELECT n.classid, n.objid FROM redefined b,"
+	"      LATERAL (SELECT 'pg_catalog.pg_class'::regclass::oid, r.ev_class FROM pg_catalog.pg_depend d"
+	"                 JOIN pg_catalog.pg_rewrite r ON d.classid = 'pg_catalog.pg_rewrite'::regclass AND r.oid = d.objid"
+	"                WHERE d.refclassid = b.classid AND d.refobjid = b.objid"
+	"               UNION ALL"
+	"               SELECT d.classid, d.objid FROM pg_catalog.pg_depend d"
+	"                WHERE d.refclassid = b.classid AND d.refobjid = b.objid AND b.classid = 'pg_catalog.pg_type'::regclass"
+	"                  AND d.classid IN ('pg_catalog.pg_type'::regclass, 'pg_catalog.pg_class'::regclass)"
+	"               UNION ALL"
+	"               SELECT 'pg_catalog.pg_type'::regclass::oid, t.oid FROM pg_catalog.pg_type t"
+	"                WHERE b.classid = 'pg_catalog.pg_class'::regclass AND t.oid ="
+	"                      (SELECT c.reltype FROM pg_catalog.pg_class c WHERE c.oid = b.objid)) AS n (classid, objid)) "
 	"SELECT v.id FROM cqrs_internal.version v JOIN redefined n ON n.objid = v.definition "
 	"WHERE n.classid = 'pg_catalog.pg_class'::regclass ORDER BY 1";
 
@@ -259,19 +271,47 @@ cqrs_projection_redefined(const CqrsProjection *projection)
 }
 
 /*
+ * alters_values tells whether a command of those that concern types, or anything else, can have values or what is made of them look different.
+ *
+ * Types get new owners, schemas and names; enums get more labels, which no row has yet.
+ */
+static bool
+alters_values(const Node *command)
+{
+	if (IsA(command, AlterEnumStmt))
+		return ((const AlterEnumStmt *) command)->oldVal != NULL;
+	if (IsA(command, RenameStmt))
+		return ((const RenameStmt *) command)->renameType == OBJECT_ATTRIBUTE;
+	return !IsA(command, AlterOwnerStmt) && !IsA(command, AlterObjectSchemaStmt) && !IsA(command, AlterTypeStmt);
+}
+
+/*
+ * is_of_type tells whether a command, of those that follow_definition follows, alters a type.
+ */
+static bool
+is_of_type(const Node *command)
+{
+	return IsA(command, AlterEnumStmt) || IsA(command, RenameStmt) || IsA(command, AlterTableStmt);
+}
+
+/*
  * cqrs_internal.follow_definition() RETURNS event_trigger
  *
- * On ddl_command_end of what can replace a view or a function: makes the versions stale whose definitions are made of it, since their answer may be
- * another now without any change of a source.
+ * On ddl_command_end of what can replace a view or a function, or alter a type: makes the versions stale whose definitions are made of it, since their
+ * answer may be another now without any change of a source.
  *
  * Errors: 42P17 if a projection would read itself through a view.
  */
 Datum
 cqrs_follow_definition(PG_FUNCTION_ARGS)
 {
+	const Node *command;
 	ListCell   *cell;
 
 	check_called_as_event_trigger(fcinfo);
+	command = ((EventTriggerData *) fcinfo->context)->parsetree;
+	if (!alters_values(command))
+		PG_RETURN_NULL();
 	foreach(cell, texts_of(redefined_versions))
 	{
 		int32		id = atoi(lfirst(cell));
@@ -283,7 +323,8 @@ cqrs_follow_definition(PG_FUNCTION_ARGS)
 			continue;
 		cqrs_make_follow(version);
 		if (cqrs_checkpoint_latest(id) != NULL)
-			cqrs_version_distrust(version, "a view or function that the query uses was replaced");
+			cqrs_version_distrust(version, is_of_type(command) ? "a type that the query uses was altered" :
+								  "a view or function that the query uses was replaced");
 		cqrs_shared_wake_at_commit();
 	}
 	PG_RETURN_NULL();
