@@ -260,7 +260,21 @@ SELECT cqrs.discard(min(id), 'no') FROM cqrs.dead_letters;
 SELECT (event).aggregate_id, (event).new_row->>'n' AS n, behind IS NOT NULL AS behind, waiting FROM cqrs.dead_letters;
 SELECT * FROM linked ORDER BY id, n DESC;
 SELECT cqrs.drop_projection('linked');
-SELECT cqrs.uncapture('ev.crate');
+
+-- A table that gets another name is the same table: what waits goes on waiting in order; and what is called as it was before is another.
+SELECT cqrs.create_projection('renamed', columns => 'id text, n int', seed => 'SELECT ''seed'', 0',
+	handlers => jsonb_build_object('ev.crate', 'INSERT INTO renamed SELECT aggregate_id, 12 / (new_row->>''n'')::int FROM event'));
+SELECT cqrs.drain('renamed');
+INSERT INTO crate VALUES ('p', 0), ('q', 1);
+SELECT cqrs.drain('renamed');
+ALTER TABLE crate RENAME TO box;
+UPDATE box SET n = 2 WHERE sku IN ('p', 'q');
+SELECT cqrs.drain('renamed');
+SELECT (event).aggregate_type, (event).aggregate_id, (event).new_row->>'n' AS n, behind IS NOT NULL AS behind FROM cqrs.dead_letters;
+SELECT cqrs.discard(min(id), 'no') FROM cqrs.dead_letters;
+SELECT * FROM renamed ORDER BY id, n DESC;
+SELECT cqrs.drop_projection('renamed');
+SELECT cqrs.uncapture('ev.box');
 
 -- A table that is not captured for a while: what was missed is nowhere, so it begins anew from its seed.
 -- Without one it halts, and says why; nor can another be filled by a replay.

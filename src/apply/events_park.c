@@ -2,8 +2,9 @@
  * apply/events_park.c
  *		Which aggregates wait: an event that concerns one of them is not applied, whatever its handler is, but written down behind what failed.
  *
- * An aggregate goes by a key: a JSON array of its type and its id.  A key of the type alone is of all its aggregates: so a TRUNCATE of a captured table, and
- * every change of one without a primary key, waits behind any of them, and all wait behind it.
+ * An aggregate goes by a key: a JSON array of its type and its id.  A row's type is the number of its source, since tables get other names.  A key of the type
+ * alone is of all its aggregates: so a TRUNCATE of a captured table, and every change of one without a primary key, waits behind any of them, and all wait
+ * behind it.
  *
  * Wants no transaction.  Memory is CurrentMemoryContext's, at the time when the set is made.
  */
@@ -72,12 +73,14 @@ cqrs_parked_make(void)
 static char *
 type_key(const char *key)
 {
-	const char *end = key + 2;
+	const char *end = key + 1;
 
-	for (; *end != '"'; end++)
-		if (*end == '\\')
-			end++;
-	return psprintf("%.*s]", (int) (end + 1 - key), key);
+	if (*end == '"')
+		for (end++; *end != '"'; end++)
+			if (*end == '\\')
+				end++;
+	end += strcspn(end, ",]");
+	return psprintf("%.*s]", (int) (end - key), key);
 }
 
 /*
@@ -187,20 +190,23 @@ cqrs_parked_undo(CqrsParked *parked, int mark)
 }
 
 /*
- * make_key makes the key of an aggregate, or with a null id of its type.
+ * make_key makes the key of the aggregate that an event found concerns, given its id; with a null id of its type.
  */
 static char *
-make_key(Datum type, Datum id, bool id_isnull)
+make_key(const TupleTableSlot *found, int id)
 {
 	StringInfoData key;
 
 	initStringInfo(&key);
 	appendStringInfoChar(&key, '[');
-	escape_json(&key, TextDatumGetCString(type));
-	if (!id_isnull)
+	if (found->tts_isnull[FOUND_SOURCE])
+		escape_json(&key, TextDatumGetCString(found->tts_values[EVENT_AGGREGATE_TYPE]));
+	else
+		appendStringInfo(&key, "%d", DatumGetInt32(found->tts_values[FOUND_SOURCE]));
+	if (!found->tts_isnull[id])
 	{
 		appendStringInfoString(&key, ", ");
-		escape_json(&key, TextDatumGetCString(id));
+		escape_json(&key, TextDatumGetCString(found->tts_values[id]));
 	}
 	appendStringInfoChar(&key, ']');
 	return key.data;
@@ -215,9 +221,8 @@ cqrs_parked_aggregates(TupleTableSlot *found)
 	List	   *keys;
 
 	slot_getallattrs(found);
-	keys = list_make1(make_key(found->tts_values[EVENT_AGGREGATE_TYPE], found->tts_values[EVENT_AGGREGATE_ID],
-							   found->tts_isnull[EVENT_AGGREGATE_ID]));
+	keys = list_make1(make_key(found, EVENT_AGGREGATE_ID));
 	if (!found->tts_isnull[FOUND_OLD_ID])
-		keys = lappend(keys, make_key(found->tts_values[EVENT_AGGREGATE_TYPE], found->tts_values[FOUND_OLD_ID], false));
+		keys = lappend(keys, make_key(found, FOUND_OLD_ID));
 	return keys;
 }

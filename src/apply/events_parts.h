@@ -27,6 +27,7 @@ enum
 	EVENT_PAYLOAD, EVENT_METADATA, EVENT_KIND, EVENT_SOURCE, EVENT_OLD_ROW, EVENT_NEW_ROW,
 	FOUND_HANDLER,				/* number of its handler */
 	FOUND_OLD_ID,				/* the aggregate's id before a change of a row's key; else null */
+	FOUND_SOURCE,				/* id of the source of a row; else null */
 	FOUND_COLUMNS
 };
 

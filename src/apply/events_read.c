@@ -431,6 +431,7 @@ put_row(Reading *reading, const CqrsChange *change)
 															  (long long) change->position, cqrs_name_shown(images->relation)));
 	put_value(slot, EVENT_KIND, CStringGetTextDatum(cqrs_outbox_kind_name(change->kind)));
 	put_value(slot, EVENT_SOURCE, ObjectIdGetDatum(images->relation));
+	put_value(slot, FOUND_SOURCE, Int32GetDatum(change->source));
 	put_value(slot, EVENT_AGGREGATE_TYPE, images->type);
 	if (id != NULL)
 		put_value(slot, EVENT_AGGREGATE_ID, CStringGetTextDatum(id));
@@ -589,6 +590,7 @@ cqrs_events_found_row(void)
 		TupleDescCopyEntry(row, EVENT_FIRST + i + 1, event, i + 1);
 	TupleDescInitEntry(row, FOUND_HANDLER + 1, "handler", INT4OID, -1, 0);
 	TupleDescInitEntry(row, FOUND_OLD_ID + 1, "old_id", TEXTOID, -1, 0);
+	TupleDescInitEntry(row, FOUND_SOURCE + 1, "source", INT4OID, -1, 0);
 	return row;
 }
 
