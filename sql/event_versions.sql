@@ -57,5 +57,12 @@ SELECT * FROM states;
 SELECT version, event, from_state, to_state, reason FROM cqrs.history
 WHERE projection = 'totals' AND from_state IS NOT NULL AND at >= (SELECT min(created_at) FROM cqrs.versions WHERE projection::text = 'totals');
 
+-- What one has parked goes with it, and history says so.
+SELECT paid('9', 'a lot'), paid('9', '1');
+DO $$ BEGIN PERFORM cqrs.drain('totals'); END $$;
+SELECT cqrs.retire('totals', 3);
+SELECT version, event, reason FROM cqrs.history WHERE event = 'discarded' ORDER BY at DESC LIMIT 1;
+SELECT version, (event).aggregate_id, waiting FROM cqrs.dead_letters WHERE error IS NOT NULL AND (event).event_type = 'EventVersionsPaid' ORDER BY id;
+
 SELECT cqrs.drop_projection('totals');
 DROP SCHEMA event_versions CASCADE;

@@ -131,6 +131,9 @@ extern void cqrs_events_check_history(void);
  */
 extern int64 cqrs_events_fill(CqrsVersion *version, Snapshot snapshot, bool wait);
 
+/* Give up all dead letters of a version, which are of no use any more; history tells how many, and why. */
+extern void cqrs_events_discard_all(const CqrsVersion *version, const char *why);
+
 /* Is the error that a version's batch or fill has just ended with one at which it has to halt? */
 extern bool cqrs_events_halts(int32 version);
 

@@ -523,6 +523,19 @@ give_up(CqrsMember *member, const char *why)
 }
 
 /*
+ * cqrs_events_discard_all removes all dead letters of a version, and tells history why.
+ */
+void
+cqrs_events_discard_all(const CqrsVersion *version, const char *why)
+{
+	int			letters = cqrs_dead_letter_delete_all(version->id);
+
+	if (letters > 0)
+		cqrs_history_insert(version->projection, cqrs_projection_get(version->projection, false)->view, version->number,
+							"discarded", NULL, NULL, psprintf("%d dead letters: %s", letters, why));
+}
+
+/*
  * begin_anew fills a version from its seed that can no longer trust its window, or halts it.  What the seed reads was locked before the snapshot.
  *
  * Its dead letters go: what they would have changed is in the seed, as far as it is true.
@@ -532,7 +545,6 @@ begin_anew(CqrsMember *member, Snapshot snapshot, const char *why)
 {
 	CqrsVersion *version = member->version;
 	Work		work = begin_work(version, member->checkpoint, snapshot, false);
-	int			letters;
 
 	if (!has_seed(version))
 	{
@@ -540,11 +552,7 @@ begin_anew(CqrsMember *member, Snapshot snapshot, const char *why)
 		return;
 	}
 	cqrs_events_within(version, snapshot, fill_from_seed, &work);
-	letters = cqrs_dead_letter_delete_all(version->id);
-	if (letters > 0)
-		cqrs_history_insert(version->projection, cqrs_projection_get(version->projection, false)->view, version->number,
-							"discarded", NULL, NULL,
-							psprintf("%d dead letters: the version began anew from its seed", letters));
+	cqrs_events_discard_all(version, "the version began anew from its seed");
 	member->full = true;
 	member->done = true;
 	member->effort = cqrs_effort_end(0);

@@ -6,6 +6,7 @@
  */
 #include "postgres.h"
 
+#include "apply/apply.h"
 #include "base/locks.h"
 #include "build/build.h"
 #include "build/parts.h"
@@ -93,8 +94,8 @@ cqrs_build_retire(int32 id, bool wait, const char *reason)
 	if (!lock_relations(version, wait))
 		return false;
 	cqrs_build_drop(NIL, list_make1(version), false);
+	cqrs_events_discard_all(version, "the version was retired");
 	cqrs_version_strip(id);
-	(void) cqrs_dead_letter_delete_all(id);
 	version->schema = version->table = version->definition = InvalidOid;
 	version->status = CQRS_STATUS_RUNNING;
 	version->error = NULL;
