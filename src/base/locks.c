@@ -28,6 +28,8 @@
 
 #define TRY_WAIT_MS		50		/* how long one lock is waited for within a try */
 #define TRY_PAUSE_MS	20		/* between tries, with no lock held */
+#define SLICE_MS		250		/* for which relations are asked for while something else is held */
+#define REST_MS			1000	/* for which that is left to others after such a slice */
 
 /*
  * sorted_oids copies a list of OIDs in ascending order without duplicates: everybody locks in that order, so nobody deadlocks.
@@ -270,6 +272,81 @@ cqrs_locks_take(List *relids, LOCKMODE mode, int timeout_ms)
 	while (!cqrs_locks_try(relids, mode, TRY_WAIT_MS, &blocked_on))
 		if (!cqrs_locks_pause(deadline))
 			raise_blocked(blocked_on, mode);
+}
+
+/* What is held while relations are asked for, and these. */
+typedef struct After
+{
+	CqrsLocksFirst first;
+	void	   *argument;
+	List	   *relids;
+	LOCKMODE	mode;
+	int			timeout_ms;		/* of a slice */
+	bool		free;			/* they could just have been locked */
+} After;
+
+/*
+ * take_after is one slice.
+ */
+static void
+take_after(void *argument)
+{
+	After	   *after = argument;
+
+	after->first(after->argument);
+	cqrs_locks_take(after->relids, after->mode, after->timeout_ms);
+}
+
+/*
+ * try_alone finds out whether the relations could be had.
+ */
+static void
+try_alone(void *argument)
+{
+	After	   *after = argument;
+
+	after->free = cqrs_locks_try(after->relids, after->mode, TRY_WAIT_MS, NULL);
+}
+
+/*
+ * leave_alone waits with nothing held: so long that whoever was kept waiting has had its turn, and until the relations could be had, up to the deadline.
+ */
+static void
+leave_alone(After *after, TimestampTz deadline)
+{
+	TimestampTz rested = TimestampTzPlusMilliseconds(cqrs_clock_now(), REST_MS);
+	ErrorData  *error = NULL;
+
+	after->free = false;
+	while (error == NULL && !after->free && cqrs_locks_pause(deadline))
+		if (cqrs_clock_until(rested) <= 0)
+			error = cqrs_attempt(try_alone, after, false);
+	if (error != NULL)
+		ReThrowError(error);
+}
+
+/*
+ * cqrs_locks_take_after tries until 'first' is done and then all of 'relids' are locked.
+ *
+ * What 'first' locks is held no longer than a slice, and not at all while somebody has the relations who will have them for long: it would keep others from
+ * going on who have nothing to do with that.
+ *
+ * Errors: as cqrs_locks_take, and those of 'first'.
+ */
+void
+cqrs_locks_take_after(CqrsLocksFirst first, void *argument, List *relids, LOCKMODE mode, int timeout_ms)
+{
+	TimestampTz deadline = TimestampTzPlusMilliseconds(cqrs_clock_now(), timeout_ms);
+	After		after = {.first = first,.argument = argument,.relids = relids,.mode = mode};
+	ErrorData  *error;
+
+	after.timeout_ms = Min(timeout_ms, SLICE_MS);
+	while ((error = cqrs_attempt(take_after, &after, true)) != NULL)
+	{
+		if (error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE || cqrs_clock_until(deadline) <= 0)
+			ReThrowError(error);
+		leave_alone(&after, deadline);
+	}
 }
 
 /*

@@ -19,6 +19,14 @@
 extern void cqrs_locks_take(List *relids, LOCKMODE mode, int timeout_ms);
 
 /*
+ * The same after 'first', which takes other locks that nobody is to be kept from for long: they are given back between slices of a quarter of a
+ * second, for a second at least, and for as long as somebody has one of the relations.  Each slice calls 'first' again, in a subtransaction, after all that
+ * it did was undone.
+ */
+typedef void (*CqrsLocksFirst) (void *argument);
+extern void cqrs_locks_take_after(CqrsLocksFirst first, void *argument, List *relids, LOCKMODE mode, int timeout_ms);
+
+/*
  * The same for relations that are listed anew for each try, and once more when all are locked: true if those locked are all that 'list' returns by
  * then.  One that is gone is listed anew, too; what must be there is the list's to check.  'locked', if given, gets what is locked, in OID order.
  */

@@ -61,10 +61,10 @@ cqrs_build_drop(List *projections, List *versions, bool cascade)
 }
 
 /*
- * lock_relations locks what is to be dropped, so that nobody queues behind us.
+ * relations_of lists what is to be dropped and could be read by somebody.
  */
-static bool
-lock_relations(const CqrsVersion *version, bool wait)
+static List *
+relations_of(const CqrsVersion *version)
 {
 	List	   *relations = NIL;
 
@@ -72,27 +72,48 @@ lock_relations(const CqrsVersion *version, bool wait)
 		relations = lappend_oid(relations, version->definition);
 	if (get_rel_relkind(version->table) != '\0')
 		relations = lappend_oid(relations, version->table);
+	return relations;
+}
+
+/*
+ * lock_version locks a version.
+ */
+static void
+lock_version(void *argument)
+{
+	(void) cqrs_version_lock(*(int32 *) argument, false);
+}
+
+/*
+ * lock_to_drop locks a version and its relations, so that nobody queues behind us: neither who would read them, nor who applies it with others.
+ */
+static bool
+lock_to_drop(int32 id, bool wait)
+{
+	CqrsVersion *version = cqrs_version_get(id, true);
+
+	if (version == NULL)
+		return true;
 	if (!wait)
-		return cqrs_locks_try(relations, AccessExclusiveLock, CQRS_AT_ONCE_MS, NULL);
-	cqrs_locks_take(relations, AccessExclusiveLock, cqrs_setting_lock_timeout);
+		return cqrs_version_lock(id, true) &&
+			cqrs_locks_try(relations_of(version), AccessExclusiveLock, CQRS_AT_ONCE_MS, NULL);
+	cqrs_locks_take_after(lock_version, &id, relations_of(version), AccessExclusiveLock, cqrs_setting_lock_timeout);
 	return true;
 }
 
 /*
- * cqrs_build_retire drops a version's table; its row stays and names nothing any more.
+ * cqrs_build_retire drops a version's table, unless it serves by now; its row stays and names nothing any more.
  */
 bool
 cqrs_build_retire(int32 id, bool wait, const char *reason)
 {
 	CqrsVersion *version;
 
-	if (!cqrs_version_lock(id, !wait))
+	if (!lock_to_drop(id, wait))
 		return false;
 	version = cqrs_version_get(id, true);
 	if (version == NULL || version->state == CQRS_STATE_RETIRED || version->state == CQRS_STATE_SERVING)
 		return true;
-	if (!lock_relations(version, wait))
-		return false;
 	cqrs_build_drop(NIL, list_make1(version), false);
 	cqrs_events_discard_all(version, "the version was retired");
 	cqrs_version_strip(id);

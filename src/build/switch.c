@@ -4,7 +4,7 @@
  *
  * Who has a snapshot older than the version's fill is waited for first, without a lock.  Then, with the locks of both versions and all that are applied with
  * them, the new one is brought up to date, so that it is no older than the one before: what a reader has waited for, or seen, stays.  Last of all the
- * serving view is locked, in short tries; where it cannot be had soon everything is let go of and tried again, since nothing is applied meanwhile.
+ * serving view is locked, in short tries; where it cannot be had soon everything is let go of for a while and tried again, since nothing is applied meanwhile.
  *
  * The caller holds the projection's lock, and has checked rights and its transaction.
  */
@@ -12,7 +12,6 @@
 
 #include "access/xact.h"
 #include "apply/apply.h"
-#include "base/attempt.h"
 #include "base/clock.h"
 #include "base/locks.h"
 #include "base/names.h"
@@ -27,7 +26,6 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
-#define VIEW_SLICE_MS	1000	/* how long the view is asked for with the versions' locks held */
 #define BEHIND_CHANGES	10000	/* more than these are applied before a switch, not within it */
 
 /* A switch under way. */
@@ -36,6 +34,8 @@ typedef struct Switch
 	CqrsProjection *projection;
 	int32		target;			/* id of the version that is to serve */
 	CqrsSwitchOptions options;
+	CqrsVersion *before;		/* that serves, once it is locked */
+	CqrsVersion *version;		/* the target, once it is up to date */
 } Switch;
 
 /*
@@ -230,27 +230,39 @@ settle(Switch *work, CqrsVersion *version, CqrsVersion *before)
 }
 
 /*
- * try_switch is one try.
+ * prepare locks the versions and brings the new one up to date.
  */
 static void
-try_switch(void *argument)
+prepare(void *argument)
 {
 	Switch	   *work = argument;
-	CqrsVersion *before = cqrs_version_serving(work->projection->id);
-	CqrsVersion *version;
 
-	lock_versions(work->target, before->id, !work->options.wait);
-	version = bring_up_to_date(work->projection, work->target, work->options.wait);
+	work->before = cqrs_version_serving(work->projection->id);
+	lock_versions(work->target, work->before->id, !work->options.wait);
+	work->version = bring_up_to_date(work->projection, work->target, work->options.wait);
 	CQRS_WAIT_POINT("switch");
+}
+
+/*
+ * lock_view prepares the switch and locks the serving view.
+ *
+ * A worker gives up at once: it has the one snapshot of its transaction.
+ */
+static void
+lock_view(Switch *work, TimestampTz deadline)
+{
+	List	   *view = list_make1_oid(work->projection->view);
+
 	if (work->options.wait)
-		cqrs_locks_take(list_make1_oid(work->projection->view), AccessExclusiveLock,
-						Min(VIEW_SLICE_MS, cqrs_setting_lock_timeout));
-	else if (!cqrs_locks_try(list_make1_oid(work->projection->view), AccessExclusiveLock, CQRS_AT_ONCE_MS, NULL))
+	{
+		cqrs_locks_take_after(prepare, work, view, AccessExclusiveLock, cqrs_clock_until(deadline));
+		return;
+	}
+	prepare(work);
+	if (!cqrs_locks_try(view, AccessExclusiveLock, CQRS_AT_ONCE_MS, NULL))
 		ereport(ERROR,
 				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
 				 errmsg("could not lock the serving view of projection \"%s\"", cqrs_name_shown(work->projection->view))));
-	cqrs_view_switch(work->projection, version, work->options.force);
-	settle(work, version, cqrs_version_get(before->id, false));
 }
 
 /*
@@ -260,18 +272,12 @@ void
 cqrs_build_switch(CqrsProjection *projection, const CqrsVersion *version, const CqrsSwitchOptions *options)
 {
 	TimestampTz deadline = TimestampTzPlusMilliseconds(cqrs_clock_now(), options->wait ? cqrs_setting_lock_timeout : 0);
-	Switch		work = {.projection = projection, .target = version->id, .options = *options};
-	ErrorData  *error;
+	Switch		work = {.projection = projection,.target = version->id,.options = *options};
 
 	cqrs_switch_check(projection, version);
 	if (!options->force)
 		outwait_older(projection, version, deadline);
-	if (!options->wait)
-	{
-		try_switch(&work);		/* in the one snapshot of its transaction, which goes if this fails */
-		return;
-	}
-	while ((error = cqrs_attempt(try_switch, &work, true)) != NULL)
-		if (error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE || !cqrs_locks_pause(deadline))
-			ReThrowError(error);
+	lock_view(&work, deadline);
+	cqrs_view_switch(projection, work.version, options->force);
+	settle(&work, work.version, cqrs_version_get(work.before->id, false));
 }

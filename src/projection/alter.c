@@ -61,8 +61,9 @@ cqrs_projection_filter(const text *argument)
  * lock_readers takes the versions that read a projection from whoever fills or applies them, before its view is locked, which they read.
  */
 static void
-lock_readers(const CqrsProjection *projection)
+lock_readers(void *argument)
 {
+	const CqrsProjection *projection = argument;
 	List	   *ids = NIL;
 	ListCell   *cell;
 
@@ -81,8 +82,8 @@ change_filter(CqrsProjection *projection, char *filter)
 {
 	CqrsVersion *version;
 
-	lock_readers(projection);
-	cqrs_locks_take(list_make1_oid(projection->view), AccessExclusiveLock, cqrs_setting_lock_timeout);
+	cqrs_locks_take_after(lock_readers, projection, list_make1_oid(projection->view), AccessExclusiveLock,
+						  cqrs_setting_lock_timeout);
 	version = cqrs_version_serving(projection->id);
 	cqrs_build_filter_view(projection, version, version->state != CQRS_STATE_SERVING, filter);
 	cqrs_projection_redefined(projection);

@@ -322,8 +322,9 @@ cqrs_retire(PG_FUNCTION_ARGS)
 	check_retirable(projection, version);
 	foreach(cell, cqrs_group_members(version->id))
 		cqrs_shared_interrupt_worker(lfirst_int(cell));
-	(void) cqrs_version_lock(version->id, false);
-	check_retirable(projection, numbered(projection, version->number));
 	(void) cqrs_build_retire(version->id, true, NULL);
+	version = cqrs_version_get(version->id, false);
+	if (version->state != CQRS_STATE_RETIRED)
+		check_retirable(projection, version);	/* a first version serves as soon as it is filled, whatever we hold */
 	PG_RETURN_VOID();
 }

@@ -17,6 +17,7 @@
 #include "access/xlog.h"
 #include "base/clock.h"
 #include "base/names.h"
+#include "base/waitpoint.h"
 #include "fmgr.h"
 #include "outbox/outbox.h"
 #include "registry/registry.h"
@@ -152,12 +153,18 @@ has_definition(const CqrsVersion *version)
 /*
  * is_stuck tells whether nothing can move a version by itself on but a person.
  *
- * A definition that is gone counts even before anybody has come to halt the version: no change will tell that its source is gone.
+ * A definition that is gone counts even before anybody has come to halt the version: no change will tell that its source is gone.  Unless it is gone because
+ * the version was retired after it was read: another serves by then.
  */
 static bool
 is_stuck(const CqrsVersion *version)
 {
-	return version->status == CQRS_STATUS_HALTED || !has_definition(version);
+	const CqrsVersion *now;
+
+	if (version->status == CQRS_STATUS_HALTED || has_definition(version))
+		return version->status == CQRS_STATUS_HALTED;
+	now = cqrs_version_get(version->id, true);
+	return now != NULL && now->state != CQRS_STATE_RETIRED;
 }
 
 /*
@@ -275,6 +282,7 @@ shown(Oid view, Question *question, bool *stuck)
 	CqrsVersion *version = cqrs_version_serving(projection->id);
 
 	check_token(question->token);
+	CQRS_WAIT_POINT("look");
 	*stuck = version == NULL || cqrs_version_any(version, cqrs_version_paused) || cqrs_token_stuck(version) ||
 		(!RecoveryInProgress() && !cqrs_shared_worker_runs());
 	return version != NULL && version->state == CQRS_STATE_SERVING && applied(question, version);
