@@ -11,6 +11,7 @@ use Time::HiRes qw(sleep time);
 
 my $node = new_server('health');
 my $truth = 'SELECT id, amount FROM sale';
+my $AT_ONCE = 30;			# seconds; whoever waits in vain here waits for a minute or for ever
 
 # What cqrs.lag and cqrs.freshness say.
 sub health
@@ -35,10 +36,8 @@ ok(caught_up($node, 'page'), 'it serves');
 is(health(q{health || ' ' || pending || ' ' || lag || ' ' || within_objective}), 'idle 0 00:00:00 true', 'idle');
 
 # Nothing to do, nothing done: it sleeps until it is woken.
-my $still = q{SELECT state_change FROM pg_stat_activity WHERE pid = (SELECT pid FROM cqrs.workers WHERE role = 'worker')};
-my $since = $node->safe_psql('postgres', $still);
-sleep(1.5);
-is($node->safe_psql('postgres', $still), $since, 'an idle worker sleeps');
+ok(defined until_true($node, q{SELECT state = 'idle' AND clock_timestamp() - state_change > interval '1.5 s'
+	FROM pg_stat_activity WHERE pid = (SELECT pid FROM cqrs.workers WHERE role = 'worker')}), 'an idle worker sleeps');
 
 # The worker stands still; it is there, and cannot say anything.
 my $pid = worker_pid($node);
@@ -52,7 +51,7 @@ is($node->safe_psql('postgres', q{SELECT pending || ' ' || (lag > '1 s') FROM cq
 my $began = time();
 is($node->safe_psql('postgres', q{SELECT cqrs.token() AS token \gset
 	SELECT cqrs.wait_for('page', :'token', '300 ms')}), 'f', 'a wait ends at its timeout');
-cmp_ok(time() - $began, '<', 3, 'and not later');
+cmp_ok(time() - $began, '<', $AT_ONCE, 'and not later');
 ok(kill('CONT', $pid), 'the worker goes on');
 ok(caught_up($node, 'page'), 'and all arrives');
 is(health(q{health || ' ' || pending}), 'idle 0', 'idle again');
@@ -67,11 +66,11 @@ is(health(q{health || ' ' || pending || ' ' || (lag > '500 ms') || ' ' || within
 $began = time();
 is($node->safe_psql('postgres', q{SELECT cqrs.token() AS token \gset
 	SELECT cqrs.wait_for('page', :'token', '1 min')}), 'f', 'a wait for nobody is a no');
-cmp_ok(time() - $began, '<', 5, 'at once');
+cmp_ok(time() - $began, '<', $AT_ONCE, 'at once');
 $node->safe_psql('postgres', q{SELECT cqrs.create_projection('unbuilt', 'SELECT count(*) FROM sale', key => ARRAY[]::name[])});
 $began = time();
 is($node->safe_psql('postgres', q{SELECT cqrs.wait_until_serving('unbuilt', '1 min')}), 'f', 'so is a wait for a fill');
-cmp_ok(time() - $began, '<', 5, 'at once');
+cmp_ok(time() - $began, '<', $AT_ONCE, 'at once');
 my (undef, undef, $error) = $node->psql('postgres', 'TABLE unbuilt');
 like($error, qr/still being built/, 'what is not built is an error to read');
 set_workers(1);
@@ -110,7 +109,7 @@ is_equal($node, 'page', $truth, 'nothing is lost');
 # The server stops at once, with a worker that sleeps for an hour, and with one that is at work.
 $began = time();
 $node->stop('fast');
-cmp_ok(time() - $began, '<', 5, 'the server stops at once');
+cmp_ok(time() - $began, '<', $AT_ONCE, 'the server stops at once');
 $node->start;
 ok(caught_up($node, 'page'), 'and all goes on');
 is($node->safe_psql('postgres', q{SELECT count(*) FROM cqrs.checkpoints WHERE projection = 'page'::regclass}), 1, 'one checkpoint is shown');

@@ -127,8 +127,10 @@ is($node->safe_psql('postgres', q{SET TimeZone = 'Europe/Rome'; SELECT cqrs.drai
 # Analyzed and vacuumed before it serves: a reader's first query is planned for a table of its size.
 $node->safe_psql('postgres', q{CREATE TABLE big AS SELECT i AS id, i % 10 AS kind FROM generate_series(1, 20000) i; ALTER TABLE big ADD PRIMARY KEY (id)});
 $node->safe_psql('postgres', q{SELECT cqrs.create_projection('big_page', 'SELECT id, kind FROM big', indexes => ARRAY['(kind)'])});
-sleep(2);			# who waits in a query holds a snapshot, which keeps VACUUM from calling rows visible to all
-ok(defined until_true($node, q{SELECT state = 'serving' FROM cqrs.versions WHERE projection = 'big_page'::regclass}), 'a large one serves');
+# Who asks here holds a snapshot meanwhile, which keeps VACUUM from calling rows visible to all; so it is asked from another database.
+ok(defined until_true($node, q{SELECT bool_or(state = 'idle' AND query = 'cqrs: apply public.big_page version 1') FROM pg_stat_activity
+	WHERE backend_type = 'cqrs worker' AND datname = 'postgres'}, 30, 'template1'), 'a large one is built');
+is($node->safe_psql('postgres', q{SELECT state FROM cqrs.versions WHERE projection = 'big_page'::regclass}), 'serving', 'and serves');
 is($node->safe_psql('postgres', q{
 	SELECT (SELECT count(*) FROM pg_stats s WHERE s.schemaname = n.nspname AND s.tablename = c.relname) || ' ' || c.reltuples || ' ' || (c.relallvisible > 0.9 * c.relpages)
 	FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relname = 'big_page' AND c.relkind = 'r'}), '2 20000 true', 'analyzed and vacuumed');

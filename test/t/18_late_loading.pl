@@ -12,6 +12,7 @@ use Time::HiRes qw(time);
 
 my $node = PostgreSQL::Test::Cluster->new('late');
 my $truth = 'SELECT shop, count(*) AS sales, sum(amount) AS total FROM sale GROUP BY shop';
+my $AT_ONCE = 30;			# seconds; whoever waits in vain here waits for a minute or for ever
 
 $node->init;
 $node->append_conf('postgresql.conf', 'max_prepared_transactions = 5');
@@ -23,7 +24,7 @@ $node->safe_psql('postgres', qq{CREATE TABLE sale (id integer PRIMARY KEY, shop 
 	SELECT cqrs.create_projection('shops', '$truth')});
 my $began = time();
 is($node->safe_psql('postgres', q{SELECT cqrs.wait_until_serving('shops', '1 min')}), 'f', 'nobody builds it');
-cmp_ok(time() - $began, '<', 5, 'which is known at once');
+cmp_ok(time() - $began, '<', $AT_ONCE, 'which is known at once');
 $node->safe_psql('postgres', 'INSERT INTO sale SELECT i, $$shop $$ || i % 3, i FROM generate_series(2, 100) i');
 is($node->safe_psql('postgres', q{SELECT cqrs.drain('shops') >= 0}), 't', 'drain builds');
 is_equal($node, 'shops', $truth, 'it is right');
@@ -44,7 +45,7 @@ is($node->safe_psql('postgres', q{SELECT count(*) FROM cqrs.workers}), 0, 'no pr
 $began = time();
 is($node->safe_psql('postgres', q{INSERT INTO sale VALUES (300, 'e', 1); SELECT cqrs.token() AS token \gset
 	SELECT cqrs.wait_for('shops', :'token', '1 min')}), 'f', 'a wait for nobody is a no');
-cmp_ok(time() - $began, '<', 5, 'at once');
+cmp_ok(time() - $began, '<', $AT_ONCE, 'at once');
 
 # Triggers that did not fire for a while; and somebody who has them fire again, for a projection of his own.
 $node->safe_psql('postgres', q{ALTER TABLE sale DISABLE TRIGGER ALL; UPDATE sale SET amount = amount + 100 WHERE id = 10; ALTER TABLE sale ENABLE TRIGGER ALL;
