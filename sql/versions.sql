@@ -83,7 +83,7 @@ SELECT replace(:'old', '_v1', '_v2') AS new \gset
 SELECT replace(indexdef, :'new', 'new') AS index FROM pg_indexes WHERE schemaname = :'new' ORDER BY 1;
 SELECT stxname, stxkind, stxkeys FROM pg_statistic_ext WHERE stxrelid = (:'new' || '.items')::regclass;
 SELECT reloptions FROM pg_class WHERE oid = (:'new' || '.items')::regclass;
-SELECT attname, attstattarget, attstorage, 'n_distinct=7' = ANY (attoptions) AS has_options, attacl, col_description(attrelid, attnum) FROM pg_attribute WHERE attrelid = (:'new' || '.items')::regclass AND attnum > 0;
+SELECT attname, attstattarget, attstorage, coalesce('n_distinct=7' = ANY (attoptions), false) AS has_options, attacl, col_description(attrelid, attnum) FROM pg_attribute WHERE attrelid = (:'new' || '.items')::regclass AND attnum > 0;
 SELECT obj_description((:'new' || '.items')::regclass, 'pg_class'), relacl FROM pg_class WHERE oid = (:'new' || '.items')::regclass;
 SELECT nspacl FROM pg_namespace WHERE nspname = :'new';
 
