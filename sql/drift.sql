@@ -144,6 +144,7 @@ FROM generate_series(1, 10);
 -- What cannot be mended now: an error, and nothing has changed.
 SELECT cqrs.repair('items', NULL);
 SELECT cqrs.repair('items', '');
+SELECT cqrs.repair('items', E' \t\n');
 SELECT cqrs.repair(NULL, 'why not');
 SELECT cqrs.repair('item', 'no projection');
 SELECT cqrs.pause('items');

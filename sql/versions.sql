@@ -63,6 +63,9 @@ ALTER TABLE :old.items ALTER price SET STATISTICS 500, ALTER name SET STORAGE EX
 ALTER TABLE :old.items ADD CONSTRAINT positive CHECK (id > 0);
 COMMENT ON TABLE :old.items IS 'the table';
 COMMENT ON COLUMN :old.items.name IS 'its name';
+COMMENT ON INDEX :old.by_lower IS 'for those who shout';
+COMMENT ON INDEX :old.items_pkey IS 'its key';
+COMMENT ON STATISTICS :old.both IS 'what goes together';
 GRANT USAGE ON SCHEMA :old TO cqrs_versions_reader;
 GRANT SELECT ON :old.items TO cqrs_versions_reader;
 GRANT SELECT (price) ON :old.items TO pg_monitor;
@@ -81,7 +84,8 @@ SELECT * FROM seen;
 SELECT * FROM cqrs.verify('items', version => 2);
 SELECT replace(:'old', '_v1', '_v2') AS new \gset
 SELECT replace(indexdef, :'new', 'new') AS index FROM pg_indexes WHERE schemaname = :'new' ORDER BY 1;
-SELECT stxname, stxkind, stxkeys FROM pg_statistic_ext WHERE stxrelid = (:'new' || '.items')::regclass;
+SELECT relname, obj_description(oid, 'pg_class') FROM pg_class WHERE relnamespace = :'new'::regnamespace AND relkind = 'i' AND obj_description(oid, 'pg_class') IS NOT NULL ORDER BY 1;
+SELECT stxname, stxkind, stxkeys, obj_description(oid, 'pg_statistic_ext') FROM pg_statistic_ext WHERE stxrelid = (:'new' || '.items')::regclass;
 SELECT reloptions FROM pg_class WHERE oid = (:'new' || '.items')::regclass;
 SELECT attname, attstattarget, attstorage, coalesce('n_distinct=7' = ANY (attoptions), false) AS has_options, attacl, col_description(attrelid, attnum) FROM pg_attribute WHERE attrelid = (:'new' || '.items')::regclass AND attnum > 0;
 SELECT obj_description((:'new' || '.items')::regclass, 'pg_class'), relacl FROM pg_class WHERE oid = (:'new' || '.items')::regclass;
@@ -148,6 +152,7 @@ SELECT cqrs.create_version('items', 'SELECT price, count(*) AS n FROM item GROUP
 SELECT cqrs.create_version('items', 'SELECT price, now() AS n FROM item GROUP BY price');
 SELECT cqrs.create_version('items', 'SELECT price, count(*) AS n FROM item GROUP BY price', indexes => '{(n)}');
 SELECT cqrs.retire('items', 4);
+SELECT * FROM cqrs.verify('items', version => 4);
 SELECT * FROM seen;
 SELECT cqrs.create_version('items', 'SELECT price, count(*) AS n FROM item GROUP BY price', key => '{price}', indexes => '{(n)}');
 SELECT cqrs.drain('items');

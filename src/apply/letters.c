@@ -351,5 +351,5 @@ cqrs_discard(PG_FUNCTION_ARGS)
 	if (PG_ARGISNULL(0))
 		cqrs_arguments_refuse_null("dead_letter");
 	cqrs_apply_check_caller("cqrs.discard()");
-	PG_RETURN_INT64(go_on_with(PG_GETARG_INT64(0), text_to_cstring(cqrs_arguments_text(fcinfo, 1, "reason"))));
+	PG_RETURN_INT64(go_on_with(PG_GETARG_INT64(0), cqrs_arguments_reason(fcinfo, 1)));
 }

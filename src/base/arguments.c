@@ -44,6 +44,21 @@ cqrs_arguments_text(FunctionCallInfo fcinfo, int number, const char *argument)
 }
 
 /*
+ * cqrs_arguments_reason returns the text that says why something is done: one of nothing but blanks says nothing.
+ */
+char *
+cqrs_arguments_reason(FunctionCallInfo fcinfo, int number)
+{
+	char	   *reason = text_to_cstring(cqrs_arguments_text(fcinfo, number, "reason"));
+
+	if (strspn(reason, " \t\r\n\f\v") == strlen(reason))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("argument \"%s\" must not be empty", "reason")));
+	return reason;
+}
+
+/*
  * cqrs_arguments_key returns a text that two of fit into an index entry.
  */
 text *

@@ -18,6 +18,7 @@ extern void cqrs_arguments_refuse_null(const char *argument);
 /* A text that is neither null nor empty; a jsonb object that is not null.  Counted from 0. */
 extern text *cqrs_arguments_text(FunctionCallInfo fcinfo, int number, const char *argument);
 extern text *cqrs_arguments_key(FunctionCallInfo fcinfo, int number, const char *argument); /* and short enough for an index */
+extern char *cqrs_arguments_reason(FunctionCallInfo fcinfo, int number);	/* "reason": likewise, nor only blanks */
 extern Jsonb *cqrs_arguments_object(FunctionCallInfo fcinfo, int number, const char *argument);
 
 /* Elements of a name[] or text[] as List of char *; a null element or a second dimension is an error 22023. */

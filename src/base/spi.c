@@ -181,6 +181,24 @@ cqrs_spi_collect(const char *query, void *(*read) (uint64 row, MemoryContext cal
 }
 
 /*
+ * read_first reads a row's first column.
+ */
+static void *
+read_first(uint64 row, MemoryContext caller)
+{
+	return cqrs_spi_text(row, 1, caller);
+}
+
+/*
+ * cqrs_spi_collect_texts runs a query as the system and returns its first column.
+ */
+List *
+cqrs_spi_collect_texts(const char *query)
+{
+	return cqrs_spi_collect(query, read_first);
+}
+
+/*
  * cqrs_spi_prepare plans a statement; with 'keep' it outlives the nesting, until cqrs_spi_free.
  */
 CqrsStatement *

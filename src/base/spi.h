@@ -60,6 +60,9 @@ extern Datum cqrs_spi_datum(uint64 row, int column, bool *isnull);
 /* Run a query as the system, in a nesting of its own; returns what 'read' makes of its rows, with memory of the caller's. */
 extern List *cqrs_spi_collect(const char *query, void *(*read) (uint64 row, MemoryContext caller));
 
+/* The same: its first column, List of char *. */
+extern List *cqrs_spi_collect_texts(const char *query);
+
 /* Prepare 'sql' and, if 'keep', let it outlive the nesting. */
 extern CqrsStatement *cqrs_spi_prepare(const char *sql, int nargs, Oid *types, bool keep);
 extern void cqrs_spi_free(CqrsStatement *statement);

@@ -170,6 +170,25 @@ cqrs_build_index_statement(Oid table, const char *index)
 }
 
 /*
+ * index_table makes the indexes that were asked for or are carried over.
+ *
+ * Those that are on the table of the version that serves, too, get their names and comments.
+ */
+static void
+index_table(const CqrsVersion *version)
+{
+	const CqrsVersion *serving = cqrs_version_serving(version->projection);
+	ListCell   *cell;
+
+	foreach(cell, version->indexes)
+		cqrs_spi_run(cqrs_build_index_statement(version->table, lfirst(cell)));
+	if (serving == NULL || serving->state != CQRS_STATE_SERVING)
+		return;
+	foreach(cell, cqrs_spi_collect_texts(psprintf("SELECT * FROM cqrs_internal.index_names(%u, %u)", serving->table, version->table)))
+		cqrs_spi_run(lfirst(cell));
+}
+
+/*
  * fill_by_handlers has handlers fill the table, from where they find it empty; returns the position of the last change that is in it.
  */
 static int64
@@ -195,7 +214,6 @@ fill(CqrsVersion *version, Snapshot snapshot, bool wait)
 	bool		events = cqrs_version_is_events(version);
 	int64		position = events ? fill_by_handlers(version, snapshot, wait) : 0;
 	CqrsIdentity saved;
-	ListCell   *cell;
 
 	(void) cqrs_apply_become_owner(version, &saved);
 	cqrs_spi_connect();
@@ -206,8 +224,7 @@ fill(CqrsVersion *version, Snapshot snapshot, bool wait)
 	CQRS_WAIT_POINT("fill");
 	if (!events)
 		index_key(cqrs_apply_program(version));
-	foreach(cell, version->indexes)
-		cqrs_spi_run(cqrs_build_index_statement(version->table, lfirst(cell)));
+	index_table(version);
 	cqrs_spi_run(psprintf("ANALYZE %s", cqrs_name_relation(version->table)));
 	PopActiveSnapshot();
 	cqrs_spi_finish();

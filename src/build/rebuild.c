@@ -42,7 +42,7 @@ compare(const CqrsVersion *version, Snapshot snapshot)
 }
 
 /*
- * note_comparison writes into a version's row what came of it.
+ * note_comparison writes into a version's row what came of it; history, which is kept for ever, is told no key, which may be a person's.
  */
 static void
 note_comparison(CqrsVersion *version, char *difference)
@@ -55,7 +55,7 @@ note_comparison(CqrsVersion *version, char *difference)
 	}
 	cqrs_history_insert(version->projection, cqrs_projection_get(version->projection, false)->view, version->number,
 						cqrs_status_name(CQRS_STATUS_HALTED), cqrs_status_name(version->status),
-						cqrs_status_name(CQRS_STATUS_HALTED), difference);
+						cqrs_status_name(CQRS_STATUS_HALTED), "the rebuilt table differs from the query");
 	version->status = CQRS_STATUS_HALTED;
 	version->error = difference;
 	cqrs_version_update(version);

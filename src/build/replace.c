@@ -98,15 +98,6 @@ compare_columns(TupleDesc view, TupleDesc table, StringInfo differences)
 }
 
 /*
- * read_text reads a row's first column.
- */
-static void *
-read_text(uint64 row, MemoryContext caller)
-{
-	return cqrs_spi_text(row, 1, caller);
-}
-
-/*
  * dependents describes what depends on a view and is not part of it, or would silently go with it; NULL if nothing does.
  */
 static char *
@@ -117,7 +108,7 @@ dependents(Oid view)
 	ListCell   *cell;
 
 	initStringInfo(&shown);
-	foreach(cell, cqrs_spi_collect(psprintf(dependents_query, view, row, get_array_type(row)), read_text))
+	foreach(cell, cqrs_spi_collect_texts(psprintf(dependents_query, view, row, get_array_type(row))))
 		appendStringInfo(&shown, "%s%s", shown.len ? ", " : "", (char *) lfirst(cell));
 	return shown.len ? shown.data : NULL;
 }

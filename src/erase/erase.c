@@ -180,7 +180,7 @@ erase(List *sources, CqrsErasable erasable, void *argument, Oid owner)
 static char *
 begin(FunctionCallInfo fcinfo)
 {
-	char	   *reason = text_to_cstring(cqrs_arguments_text(fcinfo, 2, "reason"));
+	char	   *reason = cqrs_arguments_reason(fcinfo, 2);
 
 	cqrs_apply_check_caller("cqrs.erase()");
 	PreventCommandIfParallelMode("cqrs.erase()");

@@ -69,6 +69,14 @@ BEGIN ATOMIC
     LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = d.objoid AND a.attnum = d.objsubid
     WHERE d.classoid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objoid = old
     UNION ALL
+    SELECT pg_catalog.format('comment on statistics object "%s"', s.stxname),
+           pg_catalog.format('COMMENT ON STATISTICS %I.%I IS %L', n.nspname, s.stxname, d.description)
+    FROM pg_catalog.pg_statistic_ext s
+    JOIN pg_catalog.pg_description d ON d.classoid = 'pg_catalog.pg_statistic_ext'::pg_catalog.regclass AND d.objoid = s.oid
+    JOIN pg_catalog.pg_class t ON t.oid = new
+    JOIN pg_catalog.pg_namespace n ON n.oid = t.relnamespace
+    WHERE s.stxrelid = old
+    UNION ALL
     SELECT CASE WHEN g.object = 'TABLE' AND g.columns IS NOT NULL THEN pg_catalog.format('grants on column "%s"', g.columns)
                 ELSE 'grants' END,
            pg_catalog.format('GRANT %s%s ON %s %s TO %s%s', g.privilege_type, pg_catalog.format(' (' || pg_catalog.quote_ident(g.columns) || ')'),
@@ -114,3 +122,28 @@ BEGIN ATOMIC
 END;
 COMMENT ON FUNCTION cqrs_internal.table_indexes(regclass) IS
 'indexes of a version''s table but the one on its key, and whether others can have them: unique ones cannot';
+
+CREATE FUNCTION cqrs_internal.index_names(old regclass, new regclass) RETURNS TABLE (statement text)
+LANGUAGE sql STABLE PARALLEL SAFE STRICT
+BEGIN ATOMIC
+    WITH indexes AS (
+        SELECT i.indrelid, c.relname, n.nspname, n.oid AS schema, d.written, pg_catalog.obj_description(c.oid, 'pg_class') AS comment,
+               pg_catalog.row_number() OVER (PARTITION BY i.indrelid, d.written ORDER BY c.oid) AS nth
+        FROM pg_catalog.pg_index i
+        JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
+        JOIN pg_catalog.pg_class t ON t.oid = i.indrelid
+        JOIN pg_catalog.pg_namespace n ON n.oid = t.relnamespace
+        CROSS JOIN LATERAL (SELECT pg_catalog.pg_get_indexdef(c.oid) AS whole, pg_catalog.format(' ON %I.%I USING ', n.nspname, t.relname) AS mark) w
+        CROSS JOIN LATERAL (SELECT pg_catalog.substr(w.whole, pg_catalog.strpos(w.whole, w.mark) + pg_catalog.length(w.mark)) AS written) d
+        WHERE i.indrelid IN (old, new))
+    SELECT s.statement
+    FROM indexes o
+    JOIN indexes n ON n.indrelid = new AND n.written = o.written AND n.nth = o.nth
+    CROSS JOIN LATERAL (VALUES
+        (pg_catalog.format('COMMENT ON INDEX %I.%I IS %L', n.nspname, n.relname, o.comment), o.comment IS NOT NULL),
+        (pg_catalog.format('ALTER INDEX %I.%I RENAME TO %I', n.nspname, n.relname, o.relname),
+         NOT EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.relnamespace = n.schema AND c.relname = o.relname))) s (statement, wanted)
+    WHERE o.indrelid = old AND s.wanted;
+END;
+COMMENT ON FUNCTION cqrs_internal.index_names(regclass, regclass) IS
+'statements that give the indexes of a table the names and comments of those that are alike on another';

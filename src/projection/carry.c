@@ -3,8 +3,9 @@
  *		What users have put on the table of the version that serves, put on the table of a new one: indexes, statistics objects, storage parameters,
  *		comments, grants.
  *
- * The new table is empty yet, so all but the indexes are made at once; those are made after the fill, and only tried here.  What cannot be made, because a
- * column is gone or is of another type, is told in a notice.  Statements are written by the server's own functions, as the system, and run as the owner.
+ * The new table is empty yet, so all but the indexes are made at once; those are made after the fill, with their names and comments, and only tried
+ * here.  What cannot be made, because a column is gone or is of another type, is told in a notice.  Statements are written by the server's own functions, as
+ * the system, and run as the owner.
  */
 #include "postgres.h"
 

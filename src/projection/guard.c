@@ -106,24 +106,6 @@ cqrs_guard_table(PG_FUNCTION_ARGS)
 }
 
 /*
- * read_text reads a row's first column.
- */
-static void *
-read_text(uint64 row, MemoryContext caller)
-{
-	return cqrs_spi_text(row, 1, caller);
-}
-
-/*
- * texts_of runs a query as the system and returns its first column: List of char *.
- */
-static List *
-texts_of(const char *query)
-{
-	return cqrs_spi_collect(query, read_text);
-}
-
-/*
  * serving_views_among returns the serving views among an event trigger's objects, which 'objects' yields: their 'field's as List of char *.
  *
  * The registry still knows a view that was dropped by hand: cqrs.drop_projection takes it out first.
@@ -131,9 +113,9 @@ texts_of(const char *query)
 static List *
 serving_views_among(const char *field, const char *objects)
 {
-	return texts_of(psprintf("SELECT DISTINCT %s FROM cqrs_internal.projection p JOIN %s o ON o.objid = p.view "
-							 "WHERE o.classid = 'pg_catalog.pg_class'::regclass AND o.objsubid = 0 ORDER BY 1",
-							 field, objects));
+	return cqrs_spi_collect_texts(psprintf("SELECT DISTINCT %s FROM cqrs_internal.projection p JOIN %s o ON o.objid = p.view "
+										   "WHERE o.classid = 'pg_catalog.pg_class'::regclass AND o.objsubid = 0 ORDER BY 1",
+										   field, objects));
 }
 
 /*
@@ -312,7 +294,7 @@ cqrs_follow_definition(PG_FUNCTION_ARGS)
 	command = ((EventTriggerData *) fcinfo->context)->parsetree;
 	if (!alters_values(command))
 		PG_RETURN_NULL();
-	foreach(cell, texts_of(redefined_versions))
+	foreach(cell, cqrs_spi_collect_texts(redefined_versions))
 	{
 		int32		id = atoi(lfirst(cell));
 		CqrsVersion *version;

@@ -48,12 +48,12 @@ version_argument(const CqrsProjection *projection, bool given, int32 number)
 }
 
 /*
- * check_has_query refuses to compare a version with a query that it does not have.
+ * check_has_query refuses to compare a version with a query that it does not have; a retired one, of which nothing is left, is refused for that.
  */
 static void
 check_has_query(const CqrsProjection *projection, const CqrsVersion *version)
 {
-	if (cqrs_version_is_events(version))
+	if (cqrs_version_is_events(version) && version->state != CQRS_STATE_RETIRED)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("version %d of projection \"%s\" is defined by handlers, not by a query", version->number,
@@ -160,15 +160,6 @@ repair_version(const CqrsProjection *projection, const CqrsVersion *version, con
 }
 
 /*
- * reason_argument returns why something is done, which must not be nothing.
- */
-static char *
-reason_argument(FunctionCallInfo fcinfo, int number)
-{
-	return text_to_cstring(cqrs_arguments_text(fcinfo, number, "reason"));
-}
-
-/*
  * cqrs.repair(projection regclass, reason text) RETURNS bigint
  *
  * Finds, at one snapshot, the keys for which the projection's tables differ from its queries, and computes those again; in all its versions that are
@@ -186,7 +177,7 @@ cqrs_repair(PG_FUNCTION_ARGS)
 
 	if (PG_ARGISNULL(0))
 		cqrs_arguments_refuse_null("projection");
-	reason = reason_argument(fcinfo, 1);
+	reason = cqrs_arguments_reason(fcinfo, 1);
 	cqrs_apply_check_caller("cqrs.repair()");
 	projection = cqrs_projection_argument(PG_GETARG_OID(0));
 	cqrs_projection_check_owner(projection);
