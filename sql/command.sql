@@ -237,6 +237,14 @@ SELECT count(*) FROM generate_series(0, 49) AS g, LATERAL (SELECT FROM cqrs_inte
 RESET enable_seqscan;
 RESET enable_bitmapscan;
 DROP INDEX cqrs_internal.somebodys;
+CREATE INDEX somebodys ON cqrs_internal.aggregate (upper(id)) WHERE version > 2;
+SELECT count(cqrs.emit('Indexed', 'partly', 'x' || g % 5)) FROM generate_series(1, 15) AS g;
+SET enable_seqscan = off;
+SET enable_bitmapscan = off;
+SELECT id, version FROM cqrs_internal.aggregate WHERE upper(id) = 'X1' AND version > 2 AND type = 'partly';
+RESET enable_seqscan;
+RESET enable_bitmapscan;
+DROP INDEX cqrs_internal.somebodys;
 
 -- A large payload comes back as it went in; so do keys in any script and numbers of any scale.
 SELECT cqrs.emit('Large', 'large', '1', jsonb_build_object('text', repeat('0123456789', 5000), 'ключ', 'значение', 'n', 1.2300, 'deep', '[[[{"a": {}}]]]'::jsonb));

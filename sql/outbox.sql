@@ -367,6 +367,16 @@ SET enable_seqscan = off;
 SELECT changes FROM :segment WHERE changes > 0 AND number = (SELECT max(position) >> 16 FROM cqrs.outbox);
 RESET enable_seqscan;
 DROP INDEX cqrs_internal.somebodys;
+-- Also one of an expression, or of some of its rows.
+CREATE INDEX somebodys ON :segment ((changes + 1));
+CREATE INDEX few ON :segment (number) WHERE changes + 0 = 1;
+INSERT INTO lines VALUES (8, 1, 'file'), (8, 2, 'rasp');
+SELECT array_agg(xid) AS two FROM (SELECT DISTINCT xid FROM cqrs.outbox WHERE position >> 16 = (SELECT max(position) >> 16 FROM cqrs.outbox)) AS o \gset
+SET enable_seqscan = off;
+SELECT changes FROM :segment WHERE changes + 1 = 3 AND xid = ANY (:'two');
+SELECT count(*) FROM :segment WHERE changes + 0 = 1 AND number = (SELECT max(position) >> 16 FROM cqrs.outbox);
+RESET enable_seqscan;
+DROP INDEX cqrs_internal.somebodys, cqrs_internal.few;
 
 -- Damage is told of in place of the changes, by the chunk's number, and the rest is still readable: never more.
 SET client_min_messages = error;

@@ -104,8 +104,10 @@
 /* 16 tells which indexes an update of a row concerns, and not just whether any. */
 #if PG_VERSION_NUM < 160000
 #define CqrsUpdateIndexes bool
+#define cqrs_compat_heap_update(rel, tid, tuple) simple_heap_update(rel, tid, tuple)
 #else
 #define CqrsUpdateIndexes TU_UpdateIndexes
+#define cqrs_compat_heap_update(rel, tid, tuple) simple_heap_update(rel, tid, tuple, &(TU_UpdateIndexes) {0})
 #endif
 
 #endif							/* CQRS_COMPAT_H */

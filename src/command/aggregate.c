@@ -18,6 +18,7 @@
 #include "access/tableam.h"
 #include "access/xact.h"
 #include "base/compat.h"
+#include "base/index.h"
 #include "base/locks.h"
 #include "catalog/index.h"
 #include "command/command.h"
@@ -361,19 +362,8 @@ static bool
 insert_other(const Counter *counter, Oid oid, TupleTableSlot *slot, bool moved)
 {
 	Relation	index = index_open(oid, RowExclusiveLock);
-	bool		unique = true;
+	bool		unique = cqrs_index_insert(index, counter->rel, slot, moved ? UNIQUE_CHECK_NO : UNIQUE_CHECK_PARTIAL, moved);
 
-	if (index->rd_index->indisready)
-	{
-		IndexInfo  *info = BuildIndexInfo(index);
-		Datum		values[INDEX_MAX_KEYS];
-		bool		nulls[INDEX_MAX_KEYS];
-		bool		check = info->ii_Unique && !moved;
-
-		FormIndexDatum(info, slot, NULL, values, nulls);
-		unique = index_insert(index, values, nulls, &slot->tts_tid, counter->rel,
-							  check ? UNIQUE_CHECK_PARTIAL : UNIQUE_CHECK_NO, moved, info) || !check;
-	}
 	index_close(index, NoLock);
 	return unique;
 }

@@ -13,8 +13,8 @@
 #include "access/table.h"
 #include "access/xact.h"
 #include "base/clock.h"
+#include "base/index.h"
 #include "base/sequence.h"
-#include "catalog/indexing.h"
 #include "catalog/pg_am.h"
 #include "catalog/pg_type.h"
 #include "nodes/execnodes.h"
@@ -22,6 +22,7 @@
 #include "storage/bufmgr.h"
 #include "utils/array.h"
 #include "utils/rel.h"
+#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 #include "utils/xid8.h"
 
@@ -40,25 +41,24 @@ is_on_xid(Relation index)
 /*
  * open_indexes opens the indexes of the segment.
  *
- * Others than ours are somebody else's, but are to be kept whole, too: those are left to the server's routine for catalogs.
+ * Others than ours are somebody else's, but are to be kept whole, too.
  */
 static void
 open_indexes(CqrsChunkWriter *writer)
 {
 	List	   *oids = RelationGetIndexList(writer->heap);
-	bool		ours = true;
 	ListCell   *cell;
 
+	writer->others = false;
 	writer->indexes = palloc(list_length(oids) * sizeof(Relation));
 	writer->nindexes = 0;
 	foreach(cell, oids)
 	{
 		Relation	index = index_open(lfirst_oid(cell), RowExclusiveLock);
 
-		ours &= is_on_xid(index);
+		writer->others |= !is_on_xid(index);
 		writer->indexes[writer->nindexes++] = index;
 	}
-	writer->others = ours ? NULL : CatalogOpenIndexes(writer->heap);
 	list_free(oids);
 }
 
@@ -90,8 +90,6 @@ cqrs_chunk_close(CqrsChunkWriter *writer)
 	for (int i = 0; i < writer->nindexes; i++)
 		index_close(writer->indexes[i], NoLock);
 	pfree(writer->indexes);
-	if (writer->others)
-		CatalogCloseIndexes(writer->others);
 	table_close(writer->heap, NoLock);
 }
 
@@ -239,6 +237,41 @@ aim(Relation index)
 }
 
 /*
+ * wants_snapshot tells whether a row is to be inserted under a snapshot: where values may be stored out of line, or somebody's expressions looked at.  None is
+ * left at pre-commit.
+ *
+ * A server built with assertions wants one for every row of a table that can have such values.
+ */
+static bool
+wants_snapshot(bool large)
+{
+#ifdef USE_ASSERT_CHECKING
+	large = true;
+#endif
+	return large && !ActiveSnapshotSet();
+}
+
+/*
+ * cqrs_chunk_index adds a row to all indexes of a segment.
+ */
+void
+cqrs_chunk_index(Relation heap, HeapTuple tuple)
+{
+	TupleTableSlot *slot = MakeSingleTupleTableSlot(RelationGetDescr(heap), &TTSOpsHeapTuple);
+	ListCell   *cell;
+
+	ExecStoreHeapTuple(tuple, slot, false);
+	foreach(cell, RelationGetIndexList(heap))
+	{
+		Relation	index = index_open(lfirst_oid(cell), RowExclusiveLock);
+
+		(void) cqrs_index_insert(index, heap, slot, UNIQUE_CHECK_YES, false);
+		index_close(index, NoLock);
+	}
+	ExecDropSingleTupleTableSlot(slot);
+}
+
+/*
  * insert_row inserts a row and its index entries.  An index that is not ready yet, whoever builds it will find the row.
  */
 static void
@@ -248,12 +281,12 @@ insert_row(const CqrsChunkWriter *writer, HeapTuple tuple)
 	Datum		xid = FullTransactionIdGetDatum(GetTopFullTransactionId());
 	bool		isnull = false;
 
+	heap_insert(writer->heap, tuple, GetCurrentCommandId(true), 0, NULL);
 	if (writer->others)
 	{
-		CatalogTupleInsertWithInfo(writer->heap, tuple, writer->others);
+		cqrs_chunk_index(writer->heap, tuple);
 		return;
 	}
-	heap_insert(writer->heap, tuple, GetCurrentCommandId(true), 0, NULL);
 	for (int i = 0; i < writer->nindexes; i++)
 	{
 		if (!writer->indexes[i]->rd_index->indisready)
@@ -274,11 +307,16 @@ cqrs_chunk_write(CqrsChunkWriter *writer, const CqrsDraft *draft, const char *bu
 	static PGAlignedBlock page;
 	Size		length = draft->end - draft->start;
 	bool		large = length > cqrs_chunk_room(draft->nsources);
+	bool		pushed = wants_snapshot(large || writer->others);
 	HeapTupleData tuple;
 
 	tuple.t_data = large ? palloc(BLCKSZ + length) : (HeapTupleHeader) page.data;
 	form_chunk(draft, buffer, &tuple);
+	if (pushed)
+		PushActiveSnapshot(GetTransactionSnapshot());
 	insert_row(writer, &tuple);
+	if (pushed)
+		PopActiveSnapshot();
 	if (large)
 		pfree(tuple.t_data);
 	writer->last = Max(writer->last, ItemPointerGetBlockNumber(&tuple.t_self));

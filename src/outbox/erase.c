@@ -10,11 +10,12 @@
  */
 #include "postgres.h"
 
+#include "access/heapam.h"
 #include "access/htup_details.h"
 #include "access/table.h"
 #include "access/tableam.h"
+#include "base/compat.h"
 #include "base/locks.h"
-#include "catalog/indexing.h"
 #include "miscadmin.h"
 #include "outbox/parts.h"
 #include "settings/settings.h"
@@ -132,7 +133,7 @@ rewrite_body(const CqrsChunk *chunk, const Bitmapset *goes)
  * erase_from_chunk updates a chunk's row if anything in it goes.
  */
 static void
-erase_from_chunk(Eraser *eraser, Relation heap, CatalogIndexState indexes, TupleTableSlot *slot)
+erase_from_chunk(Eraser *eraser, Relation heap, TupleTableSlot *slot)
 {
 	Datum		values[CQRS_SEGMENT_COLUMNS] = {0};
 	bool		nulls[CQRS_SEGMENT_COLUMNS] = {false};
@@ -149,7 +150,9 @@ erase_from_chunk(Eraser *eraser, Relation heap, CatalogIndexState indexes, Tuple
 		return;
 	values[CQRS_SEGMENT_BODY] = PointerGetDatum(rewrite_body(&chunk, goes));
 	tuple = heap_modify_tuple(tuple, RelationGetDescr(heap), values, nulls, replace);
-	CatalogTupleUpdateWithInfo(heap, &slot->tts_tid, tuple, indexes);
+	cqrs_compat_heap_update(heap, &slot->tts_tid, tuple);
+	if (!HeapTupleIsHeapOnly(tuple))
+		cqrs_chunk_index(heap, tuple);
 	eraser->erased += bms_num_members(goes);
 }
 
@@ -160,7 +163,6 @@ static void
 erase_from_segment(Eraser *eraser, Oid segment, Snapshot snapshot)
 {
 	Relation	heap = table_open(segment, NoLock);
-	CatalogIndexState indexes = CatalogOpenIndexes(heap);
 	TableScanDesc scan = table_beginscan(heap, snapshot, 0, NULL);
 	TupleTableSlot *slot = table_slot_create(heap, NULL);
 	MemoryContext memory = AllocSetContextCreate(CurrentMemoryContext, "cqrs erase chunk", ALLOCSET_DEFAULT_SIZES);
@@ -169,14 +171,13 @@ erase_from_segment(Eraser *eraser, Oid segment, Snapshot snapshot)
 	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
 	{
 		CHECK_FOR_INTERRUPTS();
-		erase_from_chunk(eraser, heap, indexes, slot);
+		erase_from_chunk(eraser, heap, slot);
 		MemoryContextReset(memory);
 	}
 	MemoryContextSwitchTo(caller);
 	MemoryContextDelete(memory);
 	ExecDropSingleTupleTableSlot(slot);
 	table_endscan(scan);
-	CatalogCloseIndexes(indexes);
 	table_close(heap, NoLock);
 }
 

@@ -259,7 +259,7 @@ typedef struct CqrsChunkWriter
 	Oid			sequence;
 	Relation   *indexes;
 	int			nindexes;
-	struct ResultRelInfo *others;	/* the indexes again, if some are not ours */
+	bool		others;			/* some of them are not ours */
 	BlockNumber last;			/* page that was written to; small rows may go to pages before it that have room */
 	bool		large;			/* some row did not fit into a page */
 } CqrsChunkWriter;
@@ -276,6 +276,9 @@ extern void cqrs_chunk_seal(const CqrsChunkWriter *writer, CqrsDraft *draft);
 
 /* Write a sealed draft, whose records lie in 'buffer'. */
 extern void cqrs_chunk_write(CqrsChunkWriter *writer, const CqrsDraft *draft, const char *buffer);
+
+/* Add a row of a segment to all indexes there are, ours or not. */
+extern void cqrs_chunk_index(Relation heap, HeapTuple tuple);
 
 /* Put a body of these records together and return the byte after it. */
 extern char *cqrs_body_write(const char *records, Size length, char *to);

@@ -150,7 +150,8 @@ cqrs_segment_table_belong(Oid relation)
 /*
  * cqrs_segment_table_create makes the table of a segment.
  *
- * Nobody but us makes tables in this schema; but if somebody has, its name is left to it.
+ * Nobody but us makes tables in this schema; but if somebody has, its name is left to it.  At pre-commit no snapshot is left, which the server wants for its
+ * catalogs.
  */
 Oid
 cqrs_segment_table_create(int32 number)
@@ -160,7 +161,10 @@ cqrs_segment_table_create(int32 number)
 	Oid			relation;
 	Oid			index;
 	Relation	heap;
+	bool		pushed = !ActiveSnapshotSet();
 
+	if (pushed)
+		PushActiveSnapshot(GetTransactionSnapshot());
 	for (int i = 1; OidIsValid(get_relname_relid(name, namespace)); i++)
 		name = psprintf("outbox_%d_%d", number, i);
 	relation = create_heap(name, namespace);
@@ -170,6 +174,8 @@ cqrs_segment_table_create(int32 number)
 	CreateComments(relation, RelationRelationId, 0, TABLE_COMMENT);
 	CreateComments(index, RelationRelationId, 0, INDEX_COMMENT);
 	cqrs_segment_table_belong(relation);
+	if (pushed)
+		PopActiveSnapshot();
 	return relation;
 }
 
