@@ -7,9 +7,9 @@ use lib 'test/t';
 use CqrsTest;
 use PostgreSQL::Test::Utils;
 use Test::More;
-use Time::HiRes qw(sleep time);
+use Time::HiRes qw(time);
 
-my $node = new_server('versions_fail', q{cqrs.retry_initial = '20ms'}, q{cqrs.retry_max = '500ms'}, q{cqrs.lock_timeout = '3s'});
+my $node = new_server('versions_fail', q{cqrs.retry_initial = '20ms'}, q{cqrs.retry_max = '500ms'}, q{cqrs.lock_timeout = '60s'});
 my $query = 'SELECT id, name, price FROM item';
 my $began;
 
@@ -57,7 +57,7 @@ $old->query_safe('BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM it
 sql("SELECT cqrs.create_projection('items', 'SELECT id, name, price FROM item')");
 $began = time();
 is(sql("SELECT cqrs.wait_until_serving('items')"), 't', 'a first version serves while a transaction is open that is older than its fill');
-cmp_ok(time() - $began, '<', 2.5, 'at once, whoever waits for it');
+cmp_ok(time() - $began, '<', 30, 'at once, whoever waits for it');
 is($old->query_safe('SELECT count(*) FROM items'), '3000', 'and that finds no empty table');
 $old->query_safe('COMMIT');
 becomes('1 serving', 'it goes on');
@@ -72,7 +72,7 @@ $old->query_safe('COMMIT; BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*)
 my $number = create_version();
 becomes('1 standby, 2 serving, 3 shadow', 'another is built');
 $began = time();
-like(failure("SELECT cqrs.switch('items')"), qr/was not switched to version 3, because transactions are open that are older than its fill/, 'an old transaction is in the way of a switch');
+like(failure("SET cqrs.lock_timeout = '3s'; SELECT cqrs.switch('items')"), qr/was not switched to version 3, because transactions are open that are older than its fill/, 'an old transaction is in the way of a switch');
 cmp_ok(time() - $began, '>', 2, 'which has waited for it for as long as locks are waited for');
 is(states(), '1 standby, 2 serving, 3 shadow', 'and has left all as it was');
 sql("SELECT cqrs.switch('items', force => true)");
@@ -157,8 +157,8 @@ sql("SELECT cqrs.retire('items', $number)");
 becomes("$serves serving", 'until it is retired');
 
 # ---- what a rebuild leaves behind is retired by itself
-sql(q{ALTER SYSTEM SET cqrs.standby_retention = '1s'; SELECT pg_reload_conf()});
-sleep(0.2);
+sql(q{ALTER SYSTEM SET cqrs.standby_retention = '1s'});
+$node->restart;
 $number++;
 sql("SELECT cqrs.rebuild('items')");
 becomes("$number serving", 'a standby is retired when its time has come');
