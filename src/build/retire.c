@@ -76,12 +76,17 @@ relations_of(const CqrsVersion *version)
 }
 
 /*
- * lock_version locks a version.
+ * lock_version locks a version, after what a worker does with it or its group was cancelled: a fill may take hours.
  */
 static void
 lock_version(void *argument)
 {
-	(void) cqrs_version_lock(*(int32 *) argument, false);
+	int32		id = *(int32 *) argument;
+	ListCell   *cell;
+
+	foreach(cell, cqrs_group_members(id))
+		cqrs_shared_interrupt_worker(lfirst_int(cell));
+	(void) cqrs_version_lock(id, false);
 }
 
 /*

@@ -317,11 +317,8 @@ cqrs_retire(PG_FUNCTION_ARGS)
 {
 	CqrsProjection *projection = cqrs_projection_open(PG_GETARG_OID(0), "cqrs.retire()");
 	CqrsVersion *version = numbered(projection, PG_GETARG_INT32(1));
-	ListCell   *cell;
 
 	check_retirable(projection, version);
-	foreach(cell, cqrs_group_members(version->id))
-		cqrs_shared_interrupt_worker(lfirst_int(cell));
 	(void) cqrs_build_retire(version->id, true, NULL);
 	version = cqrs_version_get(version->id, false);
 	if (version->state != CQRS_STATE_RETIRED)
