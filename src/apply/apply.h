@@ -171,6 +171,29 @@ typedef struct CqrsEntity
 extern void cqrs_apply_look_for(const CqrsVersion *version, const CqrsSnapshot *checkpoint, Snapshot snapshot,
 								CqrsEntity *entity);
 
+/* An aggregate whose events handlers take. */
+typedef struct CqrsAggregate
+{
+	const char *type;
+	int64		first;			/* the version of its first event that is not applied; 0: none is known of */
+} CqrsAggregate;
+
+/* The aggregates with an id, and what of the outbox and the dead letters concerns them. */
+typedef struct CqrsAggregates
+{
+	const char *id;				/* in */
+	CqrsEntity *entity;			/* in: the limit; out: changes and oldest */
+	List	   *list;			/* out: of CqrsAggregate *, one of each type that handlers took events of */
+	bool		cut;			/* out: the limit was reached */
+} CqrsAggregates;
+
+/* The id that handlers know a row by, given the texts of its key's columns: List of char *. */
+extern char *cqrs_events_id(List *texts);
+
+/* Look for what concerns aggregates in the window of a version that handlers define; false if the window does not tell. */
+extern bool cqrs_events_look_for(const CqrsVersion *version, const CqrsCheckpoint *checkpoint, Snapshot snapshot,
+								 CqrsAggregates *aggregates);
+
 /* Recompute some keys, rows of the key's columns in their order, and write what differs.  The store is used up. */
 extern void cqrs_apply_repair(const CqrsVersion *version, Tuplestorestate *keys, int64 nkeys, Snapshot snapshot);
 

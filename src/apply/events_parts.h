@@ -3,7 +3,7 @@
  *		What the files share that apply events; private to the room.
  *
  * events_read.c finds the events of a window, in order; events_run.c has handlers take them; events_park.c knows which aggregates wait, and finds the event
- * that failed; events.c is the batch around them, and letters.c goes on with what was parked.
+ * that failed; events.c is the batch around them, letters.c goes on with what was parked, and events_entity.c looks for what concerns one aggregate.
  */
 #ifndef CQRS_APPLY_EVENTS_PARTS_H
 #define CQRS_APPLY_EVENTS_PARTS_H
@@ -45,6 +45,7 @@ typedef struct CqrsEventWindow
 	int64		position;		/* of the last change seen, 0 if none */
 	char	   *doubt;			/* why the window does not tell all that happened; or NULL */
 	char	   *unknown;		/* the type of an event that no handler takes, and that halts the version; or NULL */
+	bool		cut;			/* the limit was reached */
 } CqrsEventWindow;
 
 /* What is done with each event found, in order; it lasts as long as the call. */
@@ -56,6 +57,7 @@ typedef struct CqrsEventScope
 	const CqrsVersion *version;
 	const CqrsCheckpoint *checkpoint;	/* NULL: all that the outbox holds */
 	Snapshot	snapshot;
+	int64		limit;			/* for who only looks: how many changes to go through, with no word of unknown types; 0: all */
 } CqrsEventScope;
 
 /*
@@ -63,6 +65,9 @@ typedef struct CqrsEventScope
  * window is in doubt, none is given to the sink; from one on that halts the version, none either.
  */
 extern void cqrs_events_read(const CqrsEventScope *scope, CqrsEventWindow *window, CqrsEventSink sink, void *argument);
+
+/* Are a name and a text the same? */
+extern bool cqrs_names_text(const char *name, const text *value);
 
 /* The row type of events found. */
 extern TupleDesc cqrs_events_found_row(void);

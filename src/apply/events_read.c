@@ -223,20 +223,29 @@ handler_of_source(const Reading *reading, int32 source)
 }
 
 /*
+ * cqrs_names_text tells whether a name and a text are the same.
+ */
+bool
+cqrs_names_text(const char *name, const text *value)
+{
+	Size		length = VARSIZE_ANY_EXHDR(value);
+
+	return strlen(name) == length && memcmp(name, VARDATA_ANY(value), length) == 0;
+}
+
+/*
  * handler_of_type finds the handler of events of a type; NULL if there is none.
  */
 static const CqrsHandler *
 handler_of_type(const Reading *reading, const text *type)
 {
-	Size		length = VARSIZE_ANY_EXHDR(type);
 	ListCell   *cell;
 
 	foreach(cell, reading->handlers)
 	{
 		const CqrsHandler *handler = lfirst(cell);
 
-		if (handler->event_type != NULL && strlen(handler->event_type) == length &&
-			memcmp(handler->event_type, VARDATA_ANY(type), length) == 0)
+		if (handler->event_type != NULL && cqrs_names_text(handler->event_type, type))
 			return handler;
 	}
 	return NULL;
@@ -376,32 +385,44 @@ json_of(const Images *images, HeapTuple image)
 }
 
 /*
- * id_of makes the aggregate's id of an image's primary key: its text, or a JSON array of texts where it has several columns; NULL without a key.
+ * cqrs_events_id makes the id of a row's aggregate: the text of its key, or a JSON array of texts where it has several columns.
+ */
+char *
+cqrs_events_id(List *texts)
+{
+	StringInfoData id;
+	ListCell   *cell;
+
+	if (list_length(texts) == 1)
+		return linitial(texts);
+	initStringInfo(&id);
+	foreach(cell, texts)
+	{
+		appendStringInfoString(&id, id.len ? ", " : "[");
+		escape_json(&id, lfirst(cell));
+	}
+	appendStringInfoChar(&id, ']');
+	return id.data;
+}
+
+/*
+ * id_of makes the aggregate's id of an image's primary key; NULL without a key.
  */
 static char *
 id_of(const Images *images, HeapTuple image)
 {
-	StringInfoData id;
+	List	   *texts = NIL;
 
-	if (images->nkeys == 0)
-		return NULL;
-	initStringInfo(&id);
 	for (int i = 0; i < images->nkeys; i++)
 	{
 		bool		isnull;
 		Datum		value = heap_getattr(image, images->keys[i] + 1, images->desc, &isnull);
-		char	   *text;
 
 		if (isnull)
 			return NULL;
-		text = OutputFunctionCall(&images->output[i], value);
-		if (images->nkeys == 1)
-			return text;
-		appendStringInfoString(&id, i ? ", " : "[");
-		escape_json(&id, text);
+		texts = lappend(texts, OutputFunctionCall(&images->output[i], value));
 	}
-	appendStringInfoChar(&id, ']');
-	return id.data;
+	return texts != NIL ? cqrs_events_id(texts) : NULL;
 }
 
 /*
@@ -570,6 +591,11 @@ read_places(Reading *reading)
 		Place	   *place = &reading->places[i];
 
 		CHECK_FOR_INTERRUPTS();
+		if (reading->scope->limit > 0 && reading->window->seen >= reading->scope->limit)
+		{
+			reading->window->cut = true;
+			break;
+		}
 		read_chunk(reading, cqrs_outbox_fetch(fetch, place->segment, &place->place), place->turn);
 	}
 	cqrs_outbox_fetch_end(fetch);
@@ -679,7 +705,7 @@ cqrs_events_read(const CqrsEventScope *scope, CqrsEventWindow *window, CqrsEvent
 
 	memset(window, 0, sizeof(CqrsEventWindow));
 	reading.handlers = cqrs_handler_list(scope->version->id);
-	reading.unknown = cqrs_event_definition_get(scope->version->id)->unknown;
+	reading.unknown = scope->limit > 0 ? "ignore" : cqrs_event_definition_get(scope->version->id)->unknown;
 	reading.sources = cqrs_version_source_ids(scope->version->id, &reading.nsources);
 	reading.own = GetTopFullTransactionIdIfAny();
 	reading.since = oldest_from(scope->checkpoint);

@@ -56,6 +56,9 @@ typedef struct CqrsRunner
 	Handlers   *handlers;
 	TupleDesc	row;			/* of cqrs.event */
 	const char **taken;			/* for messages: what each handler takes */
+	CqrsEventDefinition *definition;
+	bool		new_types;		/* it has types of aggregates that its row has not */
+	const char *type;			/* of the last event's aggregate, one of them */
 	CqrsOffer  *event;
 	CqrsOffer  *events;
 	Tuplestorestate *one;		/* holds one event at a time */
@@ -252,6 +255,7 @@ cqrs_events_begin(CqrsEventRun *run)
 	runner->row = cqrs_handlers_row();
 	runner->handlers = handlers_of(run->version->id);
 	runner->taken = names_of(runner->handlers);
+	runner->definition = cqrs_event_definition_get(run->version->id);
 	runner->memory = AllocSetContextCreate(CurrentMemoryContext, "cqrs event", ALLOCSET_DEFAULT_SIZES);
 	runner->stores = GenerationContextCreate(CurrentMemoryContext, "cqrs events", ALLOCSET_DEFAULT_SIZES);
 	runner->event = cqrs_spi_offer(CQRS_EVENT, runner->row, NULL, 1);
@@ -292,6 +296,8 @@ void
 cqrs_events_end(CqrsEventRun *run)
 {
 	cqrs_events_flush(run);
+	if (run->runner->new_types)
+		cqrs_event_definition_update(run->runner->definition);
 	cqrs_spi_withdraw(CQRS_EVENT);
 	cqrs_spi_withdraw(CQRS_EVENTS);
 	MemoryContextDelete(run->runner->stores);
@@ -470,6 +476,32 @@ waits(CqrsEventRun *run, TupleTableSlot *found)
 }
 
 /*
+ * note_type notes of which type the aggregate of an event is.
+ */
+static void
+note_type(CqrsRunner *runner, TupleTableSlot *found)
+{
+	bool		isnull;
+	const text *type = DatumGetTextPP(slot_getattr(found, EVENT_AGGREGATE_TYPE + 1, &isnull));
+	MemoryContext caller;
+	ListCell   *cell;
+
+	if (runner->type != NULL && cqrs_names_text(runner->type, type))
+		return;
+	foreach(cell, runner->definition->aggregate_types)
+	{
+		runner->type = lfirst(cell);
+		if (cqrs_names_text(runner->type, type))
+			return;
+	}
+	caller = MemoryContextSwitchTo(GetMemoryChunkContext(runner));
+	runner->type = text_to_cstring(type);
+	runner->definition->aggregate_types = lappend(runner->definition->aggregate_types, unconstify(char *, runner->type));
+	runner->new_types = true;
+	MemoryContextSwitchTo(caller);
+}
+
+/*
  * cqrs_events_take hands an event to its handler, or gathers it into a run.
  */
 void
@@ -482,6 +514,8 @@ cqrs_events_take(CqrsEventRun *run, TupleTableSlot *found)
 	int64		position = DatumGetInt64(slot_getattr(found, EVENT_POSITION + 1, &isnull));
 
 	CHECK_FOR_INTERRUPTS();
+	if (!slot_attisnull(found, EVENT_TYPE + 1))
+		note_type(runner, found);
 	if (!waits(run, found))
 	{
 		if (runner->nrun > 0 && runner->handler != handler)

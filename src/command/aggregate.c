@@ -547,6 +547,21 @@ cqrs_aggregate_advance(text *type, text *id, int64 expected)
 }
 
 /*
+ * cqrs_aggregate_version reads an aggregate's version.
+ */
+int64
+cqrs_aggregate_version(text *type, text *id, Snapshot snapshot)
+{
+	Counter		counter = {.type = type,.id = id};
+
+	open_counter(&counter, AccessShareLock);
+	if (!look_up(&counter, snapshot))
+		counter.version = 0;
+	close_counter(&counter);
+	return counter.version;
+}
+
+/*
  * await_end waits for a transaction's end, given its id.
  */
 static void

@@ -21,6 +21,10 @@
  */
 extern int64 cqrs_aggregate_advance(text *type, text *id, int64 expected);
 
+/* An aggregate's version, as the snapshot shows it; 0 if it has no events. */
+struct SnapshotData;
+extern int64 cqrs_aggregate_version(text *type, text *id, struct SnapshotData *snapshot);
+
 /*
  * Wait until the transaction that is just emitting for the aggregate has ended, up to 'timeout_ms'; then an error 55P03.  An aggregate that has no events is
  * an error 42704.

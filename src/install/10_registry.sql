@@ -50,9 +50,11 @@ CREATE TABLE cqrs_internal.event_definition (
     columns text NOT NULL,
     seed    text,
     unknown text NOT NULL,
+    aggregate_types text[] NOT NULL,
     CONSTRAINT event_definition_pkey PRIMARY KEY (version)
 );
-COMMENT ON TABLE cqrs_internal.event_definition IS 'versions that handlers define: columns and seed as given, and what to do about events that no handler takes';
+COMMENT ON TABLE cqrs_internal.event_definition IS
+'versions that handlers define: columns and seed as given, what to do about events that no handler takes, and of which types of aggregates there were any';
 
 CREATE TABLE cqrs_internal.handler (
     version    integer NOT NULL,

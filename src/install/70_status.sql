@@ -46,7 +46,7 @@ CREATE FUNCTION cqrs.entity_lag(projection regclass, key jsonb, OUT command_vers
 LANGUAGE c VOLATILE PARALLEL UNSAFE STRICT
 AS 'MODULE_PATHNAME', 'cqrs_entity_lag';
 COMMENT ON FUNCTION cqrs.entity_lag(regclass, jsonb) IS
-'how far behind a projection is for one key: the changes not applied yet that concern it, and how long the oldest of them waits';
+'how far behind a projection is for one key: the changes not applied yet that concern it, how long the oldest of them waits, and an aggregate''s versions';
 
 CREATE VIEW cqrs.projections AS
 SELECT p.view AS projection,

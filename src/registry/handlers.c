@@ -21,7 +21,7 @@
 
 enum
 {
-	DEFINITION_VERSION, DEFINITION_COLUMNS, DEFINITION_SEED, DEFINITION_UNKNOWN, DEFINITION_COUNT
+	DEFINITION_VERSION, DEFINITION_COLUMNS, DEFINITION_SEED, DEFINITION_UNKNOWN, DEFINITION_AGGREGATE_TYPES, DEFINITION_COUNT
 };
 
 enum
@@ -97,6 +97,7 @@ read_definition(const Datum *values, const bool *nulls)
 	definition->columns = cqrs_rows_string(values, nulls, DEFINITION_COLUMNS);
 	definition->seed = cqrs_rows_string(values, nulls, DEFINITION_SEED);
 	definition->unknown = cqrs_rows_string(values, nulls, DEFINITION_UNKNOWN);
+	definition->aggregate_types = cqrs_rows_texts(values[DEFINITION_AGGREGATE_TYPES]);
 	return definition;
 }
 
@@ -112,19 +113,44 @@ cqrs_event_definition_get(int32 version)
 }
 
 /*
+ * form_definition makes the row of a CqrsEventDefinition.
+ */
+static void
+form_definition(const CqrsEventDefinition *definition, Datum *values, bool *nulls)
+{
+	memset(nulls, 0, sizeof(bool) * DEFINITION_COUNT);
+	values[DEFINITION_VERSION] = Int32GetDatum(definition->version);
+	values[DEFINITION_COLUMNS] = CStringGetTextDatum(definition->columns);
+	values[DEFINITION_SEED] = cqrs_rows_text(definition->seed, &nulls[DEFINITION_SEED]);
+	values[DEFINITION_UNKNOWN] = CStringGetTextDatum(definition->unknown);
+	values[DEFINITION_AGGREGATE_TYPES] = cqrs_arguments_array(definition->aggregate_types);
+}
+
+/*
  * cqrs_event_definition_insert adds the row of a version.
  */
 void
 cqrs_event_definition_insert(const CqrsEventDefinition *definition)
 {
 	Datum		values[DEFINITION_COUNT];
-	bool		nulls[DEFINITION_COUNT] = {false};
+	bool		nulls[DEFINITION_COUNT];
 
-	values[DEFINITION_VERSION] = Int32GetDatum(definition->version);
-	values[DEFINITION_COLUMNS] = CStringGetTextDatum(definition->columns);
-	values[DEFINITION_SEED] = cqrs_rows_text(definition->seed, &nulls[DEFINITION_SEED]);
-	values[DEFINITION_UNKNOWN] = CStringGetTextDatum(definition->unknown);
+	form_definition(definition, values, nulls);
 	cqrs_rows_insert(CQRS_CAT_EVENT_DEFINITION, values, nulls);
+}
+
+/*
+ * cqrs_event_definition_update replaces the row of a version, whose lock the caller holds.
+ */
+void
+cqrs_event_definition_update(const CqrsEventDefinition *definition)
+{
+	CqrsRowScan scan = of_version(CQRS_CAT_EVENT_DEFINITION, "event_definition_pkey", DEFINITION_VERSION + 1, definition->version);
+	Datum		values[DEFINITION_COUNT];
+	bool		nulls[DEFINITION_COUNT];
+
+	form_definition(definition, values, nulls);
+	cqrs_rows_update(&scan, values, nulls);
 }
 
 /*

@@ -152,6 +152,7 @@ typedef struct CqrsEventDefinition
 	char	   *columns;		/* as given */
 	char	   *seed;			/* or NULL */
 	char	   *unknown;		/* what to do about events that no handler takes: ignore, warn or halt */
+	List	   *aggregate_types;	/* of char *: those of the events that handlers were to take so far */
 } CqrsEventDefinition;
 
 /* What is done about events of a type, or about changes of a captured table. */
@@ -329,6 +330,7 @@ extern bool cqrs_version_at_event(const CqrsVersion *version);
 extern bool cqrs_version_restored(const CqrsVersion *version, const CqrsCheckpoint *checkpoint);
 extern CqrsEventDefinition *cqrs_event_definition_get(int32 version);
 extern void cqrs_event_definition_insert(const CqrsEventDefinition *definition);
+extern void cqrs_event_definition_update(const CqrsEventDefinition *definition);
 extern List *cqrs_handler_list(int32 version);	/* by number */
 extern void cqrs_handler_insert(const CqrsHandler *handler);
 

@@ -176,6 +176,19 @@ replay();
 is(wait_for($standby, $pending, '60 s'), 't', 'it arrives when it goes on');
 is(ask($standby, 'SELECT health, pending, lag FROM cqrs.lag'), 'idle|0|00:00:00', 'and lag is none');
 
+# Of a read model made of events: the aggregate's versions, too.
+ask($primary, q{SELECT cqrs.create_projection('heard', columns => 'id text PRIMARY KEY, n integer', seed => 'SELECT NULL, 0 WHERE false',
+	handlers => '{"Heard": "INSERT INTO heard AS h SELECT aggregate_id, 1 FROM event ON CONFLICT (id) DO UPDATE SET n = h.n + 1"}')});
+ask($primary, q{SELECT cqrs.wait_until_serving('heard')});
+my $heard = change(q{SELECT cqrs.emit('Heard', 'ear', 'e')});
+ask($primary, "SELECT cqrs.wait_for('heard', '$heard', '60 s')");
+ask($primary, q{SELECT cqrs.pause('heard')});
+change(q{SELECT cqrs.emit('Heard', 'ear', 'e'), cqrs.emit('Heard', 'ear', 'e')});
+replay();
+is(ask($standby, q{SELECT command_version, query_version, pending FROM cqrs.entity_lag('heard', '{"id": "e"}')}), '3|1|2', "an aggregate's versions are told there");
+ask($primary, q{SELECT cqrs.drop_projection('heard')});
+replay();
+
 # Everything there is to see, preloaded or not; and the primary's own answers.
 my $views = join('; ', (map { "SELECT count(*) >= 0 FROM cqrs.$_" } qw(projections checkpoints sources workers history outbox)),
 	q{SELECT strategy, bytes > 0 FROM cqrs.versions}, q{SELECT health FROM cqrs.lag});
