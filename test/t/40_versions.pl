@@ -100,7 +100,7 @@ while (time() < $end || (grep { !$done{$_} } @acts) && time() < $end + 200)
 	if ($round % 3 == 0)
 	{
 		act('rebuild', "SELECT cqrs.rebuild('$name')");
-		until_true($node, "SELECT NOT EXISTS (SELECT FROM cqrs.versions WHERE projection = '$name'::regclass AND state IN ('building', 'shadow'))", 60);
+		until_true($node, "SELECT NOT EXISTS (SELECT FROM cqrs.versions WHERE projection = '$name'::regclass AND state IN ('building', 'shadow'))", 200);
 	}
 	else
 	{
@@ -112,7 +112,7 @@ while (time() < $end || (grep { !$done{$_} } @acts) && time() < $end + 200)
 		{
 			act('cancel', "SELECT cqrs.retire('$name', version) FROM cqrs.versions WHERE projection = '$name'::regclass AND state IN ('building', 'shadow')");
 		}
-		until_true($node, "SELECT NOT EXISTS (SELECT FROM cqrs.versions WHERE projection = '$name'::regclass AND state = 'building')", 60);
+		until_true($node, "SELECT NOT EXISTS (SELECT FROM cqrs.versions WHERE projection = '$name'::regclass AND state = 'building')", 200);
 		act('switch', "SELECT cqrs.switch('$name')");
 		act('switch back', "SELECT cqrs.switch_back('$name')") if $round % 2;
 	}

@@ -58,14 +58,14 @@ sub is_equal
 	return is("$found difference(s) [$verified]", '0 difference(s) []', $what);
 }
 
-# Waits until the view shows all that is committed now; false if it does not within 20 seconds.
+# Waits until the view shows all that is committed now; false if it does not within 100 seconds.
 sub caught_up
 {
 	my ($node, $view, $database) = @_;
 
 	return $node->safe_psql($database // 'postgres', qq{
 		SELECT cqrs.token() AS token \\gset
-		SELECT cqrs.wait_for('$view', :'token', '20 s');}) eq 't';
+		SELECT cqrs.wait_for('$view', :'token', '100 s');}) eq 't';
 }
 
 # Asks until the query answers t, for at most that many seconds; returns after how many, or undef.
@@ -74,7 +74,7 @@ sub until_true
 	my ($node, $query, $seconds, $database) = @_;
 	my $began = time();
 
-	while (time() - $began < ($seconds // 30))
+	while (time() - $began < ($seconds // 120))
 	{
 		my ($status, $answer) = $node->psql($database // 'postgres', $query);
 
@@ -92,7 +92,7 @@ sub worker_pid
 	my $query = sprintf(
 		q{SELECT pid FROM cqrs.workers WHERE role = 'worker' AND datname = '%s'}, $database // 'postgres');
 
-	until_true($node, "SELECT EXISTS ($query)", 30, $database) // die 'no worker came';
+	until_true($node, "SELECT EXISTS ($query)", 120, $database) // die 'no worker came';
 	return $node->safe_psql($database // 'postgres', $query);
 }
 
@@ -114,7 +114,7 @@ sub stopped_at
 		SELECT oid FROM pg_database WHERE datname = current_database()) AND objsubid = 2
 		AND classid = (hashtext('cqrs')::bigint & 4294967295)::oid AND objid = (hashtext('$point')::bigint & 4294967295)::oid};
 
-	until_true($node, "SELECT EXISTS ($query)", 30, $database) // die "nobody came to $point";
+	until_true($node, "SELECT EXISTS ($query)", 120, $database) // die "nobody came to $point";
 	return $node->safe_psql($database // 'postgres', "$query LIMIT 1");
 }
 
