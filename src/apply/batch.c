@@ -10,6 +10,7 @@
  */
 #include "postgres.h"
 
+#include "access/relation.h"
 #include "access/xact.h"
 #include "apply/parts.h"
 #include "base/clock.h"
@@ -26,6 +27,7 @@
 #include "utils/acl.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
+#include "utils/rel.h"
 #include "utils/rls.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
@@ -353,15 +355,11 @@ read_window(const CqrsMember *member, CqrsProgramEntry *entry, const CqrsBatch *
 }
 
 /*
- * maintain brings the table from the checkpoint to the snapshot; returns the window, or NULL, having done nothing, while a restore goes on or the member has
- * to join another group first.
+ * maintain brings the table from the checkpoint to the snapshot; returns the window, or NULL, having done nothing, while the member has to join another group
+ * first.
  *
  * 'captured' tells whether all sources were captured as the registry says the version asks, when the snapshot was taken.  If the program asks for something
  * else by now the registry learns of it here, and if that is more the window is not to be trusted.
- *
- * A checkpoint of another database beside sources that are not captured is a restore that has not ended: a worker leaves it alone
- * until it has.  What it evaluated now would miss the tables that are still to be filled, and rows and triggers that it made
- * would be in the way of the restore's own.
  */
 static CqrsWindow *
 maintain(CqrsMember *member, const CqrsBatch *batch, Oid owner, bool captured)
@@ -376,13 +374,7 @@ maintain(CqrsMember *member, const CqrsBatch *batch, Oid owner, bool captured)
 	entry = cqrs_program_entry(version);
 	program = cqrs_program_of(entry);
 	needs = cqrs_needs_compare(version, program);
-	captured = captured && needs != CQRS_NEEDS_OTHERS;
-	if (!captured && !member->checkpoint->ours && !batch->wait)
-	{
-		PopActiveSnapshot();
-		return NULL;
-	}
-	captured = captured && needs != CQRS_NEEDS_MORE;
+	captured = captured && needs != CQRS_NEEDS_OTHERS && needs != CQRS_NEEDS_MORE;
 	if (needs != CQRS_NEEDS_RECORDED)
 		cqrs_needs_record(version, program);
 	if (!is_joined(member, program))
@@ -502,7 +494,24 @@ cqrs_member_prepare(CqrsMember *member)
 }
 
 /*
+ * is_restored tells whether a restore has put a version's table where it was, with what comes after the data: triggers come last, with the guard among them.
+ */
+static bool
+is_restored(const CqrsVersion *version)
+{
+	Relation	table = relation_open(version->table, AccessShareLock);
+	bool		found = false;
+
+	for (int i = 0; table->trigdesc != NULL && i < table->trigdesc->numtriggers; i++)
+		found |= strcmp(table->trigdesc->triggers[i].tgname, "cqrs_guard") == 0;
+	relation_close(table, NoLock);
+	return found;
+}
+
+/*
  * cqrs_member_apply does the batch's work for one version once the locks are held and the snapshot is taken.
+ *
+ * A version that came by a restore of which only the data is there is left alone by a worker.
  *
  * Where a source is not captured the version is stale: not only this batch is a full evaluation, but the first one, too, that finds
  * it captured again, for what happened until then is in no window.
@@ -513,6 +522,8 @@ cqrs_member_apply(CqrsMember *member, const CqrsBatch *batch)
 	CqrsVersion *version = member->version;
 	bool		captured;
 
+	if (!member->checkpoint->ours && !batch->wait && !is_restored(version))
+		return;
 	if (cqrs_version_is_events(version))
 	{
 		cqrs_events_apply(member, batch);

@@ -10,7 +10,6 @@
  */
 #include "postgres.h"
 
-#include "access/relation.h"
 #include "access/xact.h"
 #include "apply/events_parts.h"
 #include "base/attempt.h"
@@ -25,7 +24,6 @@
 #include "settings/settings.h"
 #include "shared/shared.h"
 #include "utils/memutils.h"
-#include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
@@ -563,21 +561,6 @@ begin_anew(CqrsMember *member, Snapshot snapshot, const char *why)
 }
 
 /*
- * is_restored tells whether a restore has put a version's table where it was: triggers come last, with the guard among them.
- */
-static bool
-is_restored(const CqrsVersion *version)
-{
-	Relation	table = relation_open(version->table, AccessShareLock);
-	bool		found = false;
-
-	for (int i = 0; table->trigdesc != NULL && i < table->trigdesc->numtriggers; i++)
-		found |= strcmp(table->trigdesc->triggers[i].tgname, "cqrs_guard") == 0;
-	relation_close(table, NoLock);
-	return found;
-}
-
-/*
  * is_suspended tells whether the capture of a table that handlers take changes of is suspended.
  */
 static bool
@@ -653,8 +636,6 @@ cqrs_events_apply(CqrsMember *member, const CqrsBatch *batch)
 
 	note_halting(version->id, false);
 	cqrs_effort_begin();
-	if (!member->checkpoint->ours && !batch->wait && !is_restored(version))
-		return;
 	doubt = reason_to_doubt(version, member->checkpoint);
 	if (doubt != NULL)
 	{

@@ -387,11 +387,13 @@ compare_triggered(const ListCell *left, const ListCell *right)
 
 /*
  * tidy_triggers drops triggers that serve no source; false if some have to wait.
+ *
+ * Where no source is known at all they may have been restored before the catalog is.
  */
 static bool
 tidy_triggers(void)
 {
-	List	   *triggers = cqrs_capture_list_triggers();
+	List	   *triggers = cqrs_source_list() == NIL ? NIL : cqrs_capture_list_triggers();
 	List	   *tables = NIL;
 	bool		done = true;
 	ListCell   *cell;

@@ -51,10 +51,12 @@ typedef struct Dropped
 } Dropped;
 
 /*
- * check_called_by_event raises unless a function was called by an event trigger; false if there is nothing to follow yet.
+ * cqrs_capture_follows raises unless a function was called by an event trigger; false if there is nothing to follow yet.
+ *
+ * Errors: 39P01.
  */
-static bool
-check_called_by_event(FunctionCallInfo fcinfo)
+bool
+cqrs_capture_follows(FunctionCallInfo fcinfo)
 {
 	if (!CALLED_AS_EVENT_TRIGGER(fcinfo))
 		ereport(ERROR,
@@ -409,6 +411,8 @@ follow_subcommand(Oid table, const CollectedATSubcmd *part)
 		case AT_DisableTrigAll:
 		case AT_EnableTrigUser:
 		case AT_DisableTrigUser:
+			if (get_rel_namespace(table) == get_rel_namespace(cqrs_registry_relation(CQRS_CAT_VERSION)))
+				cqrs_restore_note();	/* of data alone, before it comes */
 			check_armed(table);
 			break;
 		case AT_SetUnLogged:
@@ -502,7 +506,7 @@ cqrs_follow_tables(PG_FUNCTION_ARGS)
 {
 	ListCell   *cell;
 
-	if (!check_called_by_event(fcinfo) || is_alone(((EventTriggerData *) fcinfo->context)->parsetree))
+	if (!cqrs_capture_follows(fcinfo) || is_alone(((EventTriggerData *) fcinfo->context)->parsetree))
 		PG_RETURN_NULL();
 	foreach(cell, cqrs_spi_collect("SELECT c.command FROM pg_catalog.pg_event_trigger_ddl_commands() c "
 								   "WHERE c.classid IN ('pg_catalog.pg_class'::regclass, 'pg_catalog.pg_trigger'::regclass)",
@@ -554,7 +558,7 @@ cqrs_follow_detach(PG_FUNCTION_ARGS)
 	AlterTableStmt *statement;
 	ListCell   *cell;
 
-	if (!check_called_by_event(fcinfo))
+	if (!cqrs_capture_follows(fcinfo))
 		PG_RETURN_NULL();
 	statement = (AlterTableStmt *) ((EventTriggerData *) fcinfo->context)->parsetree;
 	if (!IsA(statement, AlterTableStmt))
@@ -615,7 +619,7 @@ cqrs_follow_drop(PG_FUNCTION_ARGS)
 	List	   *told = NIL;
 	ListCell   *cell;
 
-	if (!check_called_by_event(fcinfo))
+	if (!cqrs_capture_follows(fcinfo))
 		PG_RETURN_NULL();
 	foreach(cell, cqrs_spi_collect("SELECT o.address_names[3], o.address_names[1], o.address_names[2] "
 								   "FROM pg_catalog.pg_event_trigger_dropped_objects() o "

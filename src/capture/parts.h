@@ -8,6 +8,7 @@
 #include "postgres.h"
 
 #include "capture/capture.h"
+#include "fmgr.h"
 #include "outbox/outbox.h"
 #include "registry/registry.h"
 #include "utils/relcache.h"
@@ -91,6 +92,9 @@ extern int32 cqrs_capture_source_named(const char *name);
 extern bool cqrs_capture_warn(Oid relation);
 
 /* ---- ddl.c ---- */
+
+/* An error unless a function was called by an event trigger; false if there is nothing to follow yet. */
+extern bool cqrs_capture_follows(FunctionCallInfo fcinfo);
 
 /* Note in the outbox that what a source holds has changed without changes of rows: its readers evaluate all anew in the window that sees it. */
 extern void cqrs_capture_append_alter(const CqrsSource *source);

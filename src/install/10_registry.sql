@@ -260,6 +260,24 @@ CREATE INDEX command_replay_id ON cqrs_internal.command_replay (id);
 CREATE INDEX command_replay_at ON cqrs_internal.command_replay (at);
 COMMENT ON TABLE cqrs_internal.command_replay IS 'when a command that had been executed was asked for again; inserted, never updated, so that those who ask do not wait for each other';
 
+-- What a worker acts upon is inserted below SQL by the extension, and by SQL when a dump is restored.  Always: also by those who restore as replication does.
+CREATE FUNCTION cqrs_internal.note_restore() RETURNS trigger
+    LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'cqrs_note_restore';
+COMMENT ON FUNCTION cqrs_internal.note_restore() IS 'has workers wait for the end of the session, which restores the catalog';
+
+CREATE TRIGGER cqrs_restore BEFORE INSERT ON cqrs_internal.projection EXECUTE FUNCTION cqrs_internal.note_restore();
+ALTER TABLE cqrs_internal.projection ENABLE ALWAYS TRIGGER cqrs_restore;
+COMMENT ON TRIGGER cqrs_restore ON cqrs_internal.projection IS 'notes that read models are being restored';
+CREATE TRIGGER cqrs_restore BEFORE INSERT ON cqrs_internal.version EXECUTE FUNCTION cqrs_internal.note_restore();
+ALTER TABLE cqrs_internal.version ENABLE ALWAYS TRIGGER cqrs_restore;
+COMMENT ON TRIGGER cqrs_restore ON cqrs_internal.version IS 'notes that versions are being restored';
+CREATE TRIGGER cqrs_restore BEFORE INSERT ON cqrs_internal.source EXECUTE FUNCTION cqrs_internal.note_restore();
+ALTER TABLE cqrs_internal.source ENABLE ALWAYS TRIGGER cqrs_restore;
+COMMENT ON TRIGGER cqrs_restore ON cqrs_internal.source IS 'notes that sources are being restored';
+CREATE TRIGGER cqrs_restore BEFORE INSERT ON cqrs_internal.segment EXECUTE FUNCTION cqrs_internal.note_restore();
+ALTER TABLE cqrs_internal.segment ENABLE ALWAYS TRIGGER cqrs_restore;
+COMMENT ON TRIGGER cqrs_restore ON cqrs_internal.segment IS 'notes that segments of the outbox are being restored';
+
 SELECT pg_catalog.pg_extension_config_dump('cqrs_internal.registry_id', '');
 SELECT pg_catalog.pg_extension_config_dump('cqrs_internal.projection', '');
 SELECT pg_catalog.pg_extension_config_dump('cqrs_internal.version', '');

@@ -40,6 +40,15 @@ CREATE EVENT TRIGGER cqrs_follow_detach ON ddl_command_start WHEN TAG IN ('ALTER
 ALTER EVENT TRIGGER cqrs_follow_detach ENABLE ALWAYS;
 COMMENT ON EVENT TRIGGER cqrs_follow_detach IS 'has sources follow partitions that are detached concurrently';
 
+CREATE FUNCTION cqrs_internal.follow_restore() RETURNS event_trigger
+    LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'cqrs_follow_restore';
+COMMENT ON FUNCTION cqrs_internal.follow_restore() IS 'has a restore replace capture triggers that were made meanwhile';
+
+CREATE EVENT TRIGGER cqrs_follow_restore ON ddl_command_start WHEN TAG IN ('CREATE TRIGGER')
+    EXECUTE FUNCTION cqrs_internal.follow_restore();
+ALTER EVENT TRIGGER cqrs_follow_restore ENABLE ALWAYS;
+COMMENT ON EVENT TRIGGER cqrs_follow_restore IS 'has a restore replace capture triggers that were made meanwhile';
+
 CREATE EVENT TRIGGER cqrs_follow_drop ON sql_drop EXECUTE FUNCTION cqrs_internal.follow_drop();
 ALTER EVENT TRIGGER cqrs_follow_drop ENABLE ALWAYS;
 COMMENT ON EVENT TRIGGER cqrs_follow_drop IS 'has sources follow tables and triggers that are dropped';

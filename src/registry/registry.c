@@ -141,13 +141,14 @@ waiting_tag(void)
 /*
  * cqrs_waiting_begin says that this process waits for projections, and reads nothing meanwhile.
  *
- * Where all of a transaction has one snapshot, it may read what it has waited for by that one.
+ * Where all of a transaction has one snapshot, it may read what it has waited for by that one.  Whoever waits for a worker has restored what he was to.
  */
 bool
 cqrs_waiting_begin(void)
 {
 	LOCKTAG		tag = waiting_tag();
 
+	cqrs_restore_end();
 	return !IsolationUsesXactSnapshot() && LockAcquire(&tag, AccessShareLock, false, true) != LOCKACQUIRE_NOT_AVAIL;
 }
 

@@ -269,6 +269,15 @@ extern bool cqrs_source_lock(Oid relation, bool nowait);
 extern bool cqrs_waiting_begin(void);
 extern void cqrs_waiting_end(void);
 
+/* ---- restore.c: our catalog is being restored from a dump; workers do nothing meanwhile ---- */
+
+/* This session restores, to its end or until it waits for a projection; waits for what workers do just now. */
+extern void cqrs_restore_note(void);
+extern void cqrs_restore_end(void);
+
+/* Have nobody begin to restore before the transaction ends; false if somebody restores. */
+extern bool cqrs_restore_exclude(void);
+
 /* ---- projections ---- */
 extern CqrsProjection *cqrs_projection_get(int32 id, bool missing_ok);
 

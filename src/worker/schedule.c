@@ -130,23 +130,26 @@ work_read(CqrsTask *task)
 }
 
 /*
- * read_tasks fills in the tasks; false if somebody was in the way.  Another error ends this process: without the registry there is nothing to do.
+ * read_tasks fills in the tasks; false if somebody was in the way, with 'again' telling when to try again: a restore may take hours.  Another error ends this
+ * process: without the registry there is nothing to do.
  */
 static bool
-read_tasks(void)
+read_tasks(TimestampTz *again)
 {
 	static const CqrsStep step = {.work = work_read,.activity = "cqrs: look for work"};
 	ErrorData  *error;
+	CqrsStepResult result;
 
 	tasks = NIL;
-	if (cqrs_worker_step(NULL, &step, &error) == CQRS_STEP_DONE)
-	{
-		forget_dropped();
-		return true;
-	}
-	if (cqrs_blame(error) != CQRS_BLAME_OTHERS)
+	result = cqrs_worker_step(NULL, &step, &error);
+	if (result == CQRS_STEP_FAILED && cqrs_blame(error) != CQRS_BLAME_OTHERS)
 		ReThrowError(error);
-	return false;
+	*again = TimestampTzPlusMilliseconds(cqrs_clock_now(), result == CQRS_STEP_BUSY ? Min(BUSY_MAX_MS, cqrs_setting_naptime) :
+										 BUSY_INITIAL_MS);
+	if (result != CQRS_STEP_DONE)
+		return false;
+	forget_dropped();
+	return true;
 }
 
 /*
@@ -417,8 +420,8 @@ cqrs_worker_round(void)
 	ListCell   *cell;
 
 	moved = false;
-	if (!read_tasks())
-		return TimestampTzPlusMilliseconds(cqrs_clock_now(), BUSY_INITIAL_MS);
+	if (!read_tasks(&next))
+		return next;
 	next = TimestampTzPlusMilliseconds(cqrs_clock_now(), cqrs_setting_naptime);
 	for (int building = 0; building <= 1; building++)
 	{

@@ -16,9 +16,9 @@
 #include "worker/parts.h"
 
 /*
- * begin opens the step's transaction, without a snapshot, and tells the world what we do.
+ * begin opens the step's transaction, without a snapshot, and tells the world what we do; false while our catalog is being restored.
  */
-static void
+static bool
 begin(CqrsTask *task, const CqrsStep *step)
 {
 	SetCurrentStatementStartTimestamp();
@@ -27,16 +27,19 @@ begin(CqrsTask *task, const CqrsStep *step)
 		XactIsoLevel = XACT_REPEATABLE_READ;
 	if (!cqrs_worker_extension_there())
 		cqrs_worker_leave();
+	if (!cqrs_restore_exclude())
+		return false;
 	if (task == NULL)
 	{
 		pgstat_report_activity(STATE_RUNNING, step->activity);
 		cqrs_shared_report(CQRS_PHASE_IDLE, 0, 0);
-		return;
+		return true;
 	}
 	if (task->name == NULL)
 		task->name = MemoryContextStrdup(cqrs_worker_turn, cqrs_name_shown(task->view));
 	pgstat_report_activity(STATE_RUNNING, psprintf("%s %s version %d", step->activity, task->name, task->version->number));
 	cqrs_shared_report(step->phase, task->version->projection, task->version->id);
+	return true;
 }
 
 /*
@@ -68,8 +71,7 @@ cqrs_worker_step(CqrsTask *task, const CqrsStep *step, ErrorData **error)
 	*error = NULL;
 	PG_TRY();
 	{
-		begin(task, step);
-		result = step->work(task) ? CQRS_STEP_DONE : CQRS_STEP_BUSY;
+		result = begin(task, step) && step->work(task) ? CQRS_STEP_DONE : CQRS_STEP_BUSY;
 		CommitTransactionCommand();
 	}
 	PG_CATCH();
