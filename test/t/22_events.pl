@@ -58,9 +58,9 @@ append_to_file($script, "\\set kind random(1, 7)\n\\set a random(1, 5)\n\\set b 
 
 sub load_start
 {
-	my ($seconds, @options) = @_;
+	my (@options) = @_;
 
-	return IPC::Run::start([ 'pgbench', '-n', '-c', '8', '-j', '2', '-T', $seconds, @options, '-f', $script, $node->connstr('postgres') ],
+	return IPC::Run::start([ 'pgbench', '-n', '-c', '8', '-j', '2', @options, '-f', $script, $node->connstr('postgres') ],
 		'>', '/dev/null', '2>', '/dev/null');
 }
 
@@ -95,7 +95,7 @@ sub read_models_right
 	return;
 }
 
-my $load = load_start(1);
+my $load = load_start('-t', 150);
 $load->finish;
 events_right('after a load', []);
 cmp_ok($node->safe_psql('postgres', 'SELECT count(*) FROM ledger'), '>', 100, 'there are some');
@@ -103,8 +103,10 @@ cmp_ok($node->safe_psql('postgres', 'SELECT count(*) FROM conflicts'), '>', 0, '
 
 foreach my $round (1, 2)
 {
-	$load = load_start(20, '-R', '500');
-	sleep(0.5 + rand(1));
+	my $reached = 100 + $node->safe_psql('postgres', 'SELECT count(*) FROM ledger');
+	$load = load_start('-T', 60, '-R', '500');
+	until_true($node, "SELECT count(*) > $reached FROM ledger");
+	sleep(rand(1));
 	my $pid = $node->{_pid};
 	$node->kill9;
 	sleep(0.05) while kill(0, $pid);
@@ -116,7 +118,7 @@ read_models_right('after the crashes');
 
 # Erasing under the load: rows that are gone from their table, and an aggregate whose last event has been.
 $node->safe_psql('postgres', q{SELECT note('farewell') FROM generate_series(1, 50)});
-$load = load_start(5, '-R', '500');
+$load = load_start('-T', 5, '-R', '500');
 my ($rows, $refused) = (0, 0);
 foreach my $id (200 .. 215)
 {
