@@ -63,7 +63,7 @@ cmp_ok($log_after - $log_before, '<', 10, 'commits do not have it tried before i
 ($status, undef, $error) = $node->psql('postgres', q{SELECT cqrs.drain('ratio')});
 like($error, qr/division by zero/, 'drain raises it');
 $node->safe_psql('postgres', 'UPDATE sale SET pieces = 3 WHERE id = 7');
-is($node->safe_psql('postgres', q{SELECT cqrs.drain('ratio') > 0}), 't', 'and heals it');
+$node->safe_psql('postgres', q{SELECT cqrs.drain('ratio')});		# which the worker may have been before
 is_equal($node, 'ratio', $ratio, 'drain heals as the worker does');
 
 # A key that stops being unique.

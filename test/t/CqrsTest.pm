@@ -17,7 +17,7 @@ our @EXPORT = qw(
 );
 
 # A running server with the library preloaded, an extension in database postgres, and a worker that never wakes without a reason: what
-# arrives at all, arrives because somebody was woken for it.
+# arrives at all, arrives because somebody was woken for it.  There is a superuser postgres, whoever runs the tests.
 sub new_server
 {
 	my ($name, @settings) = @_;
@@ -33,7 +33,8 @@ log_statement = none
 CONF
 	$node->append_conf('postgresql.conf', "$_\n") foreach @settings;
 	$node->start;
-	$node->safe_psql('postgres', 'CREATE EXTENSION cqrs');
+	$node->safe_psql('postgres', q{DO $$ BEGIN CREATE ROLE postgres SUPERUSER LOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$;
+		CREATE EXTENSION cqrs});
 	return $node;
 }
 
