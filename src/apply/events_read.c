@@ -16,6 +16,7 @@
 #include "access/relation.h"
 #include "access/xact.h"
 #include "apply/events_parts.h"
+#include "base/compat.h"
 #include "base/names.h"
 #include "catalog/pg_operator_d.h"
 #include "catalog/pg_type.h"
@@ -317,7 +318,7 @@ has_all_columns(Relation relation, const CqrsShape *shape)
 static void
 find_key(Images *images, Relation relation, const CqrsShape *shape)
 {
-	Oid			index = RelationGetPrimaryKeyIndex(relation);
+	Oid			index = cqrs_compat_primary_key(relation);
 	Relation	opened;
 
 	images->keys = palloc(sizeof(int) * INDEX_MAX_KEYS);

@@ -37,11 +37,13 @@
 #if PG_VERSION_NUM < 160000
 #define cqrs_compat_owns_function(function, user) pg_proc_ownercheck(function, user)
 #define cqrs_compat_owns_database(database, user) pg_database_ownercheck(database, user)
+#define cqrs_compat_may_use(schema, user) (pg_namespace_aclcheck(schema, user, ACL_USAGE) == ACLCHECK_OK)
 #define cqrs_compat_may_execute(function, user) (pg_proc_aclcheck(function, user, ACL_EXECUTE) == ACLCHECK_OK)
 #define cqrs_compat_may_create(database, user) (pg_database_aclcheck(database, user, ACL_CREATE) == ACLCHECK_OK)
 #else
 #define cqrs_compat_owns_function(function, user) object_ownercheck(ProcedureRelationId, function, user)
 #define cqrs_compat_owns_database(database, user) object_ownercheck(DatabaseRelationId, database, user)
+#define cqrs_compat_may_use(schema, user) (object_aclcheck(NamespaceRelationId, schema, user, ACL_USAGE) == ACLCHECK_OK)
 #define cqrs_compat_may_execute(function, user) \
 	(object_aclcheck(ProcedureRelationId, function, user, ACL_EXECUTE) == ACLCHECK_OK)
 #define cqrs_compat_may_create(database, user) \
@@ -108,6 +110,64 @@
 #else
 #define CqrsUpdateIndexes TU_UpdateIndexes
 #define cqrs_compat_heap_update(rel, tid, tuple) simple_heap_update(rel, tid, tuple, &(TU_UpdateIndexes) {0})
+#endif
+
+/* 16 keeps beside a query's entries what the parser noted for the check of privileges. */
+#if PG_VERSION_NUM < 160000
+#define cqrs_compat_columns_read(query, entry) ((entry)->selectedCols)
+#define cqrs_compat_reader(query, entry) ((entry)->checkAsUser)
+#else
+#define cqrs_compat_columns_read(query, entry) \
+	(getRTEPermissionInfo((query)->rteperminfos, (RangeTblEntry *) (entry))->selectedCols)
+#define cqrs_compat_reader(query, entry) (getRTEPermissionInfo((query)->rteperminfos, (RangeTblEntry *) (entry))->checkAsUser)
+#endif
+
+/* 16 wants a planner's state, which nobody has who only reads a tree, and a place for errors that are not raised. */
+#if PG_VERSION_NUM < 160000
+#define cqrs_compat_flatten_joins(query, node) flatten_join_alias_vars(query, node)
+#define cqrs_compat_qualified_name(text) stringToQualifiedNameList(text)
+#else
+#define cqrs_compat_flatten_joins(query, node) flatten_join_alias_vars(NULL, query, node)
+#define cqrs_compat_qualified_name(text) stringToQualifiedNameList(text, NULL)
+#endif
+
+/* 18 keeps a short form of each column in a description of rows, which is to be made when the column is. */
+#if PG_VERSION_NUM < 180000
+#define cqrs_compat_column_made(desc, i) (TupleDescAttr(desc, i)->attcacheoff = -1)
+#else
+#define cqrs_compat_column_made(desc, i) populate_compact_attribute(desc, i)
+#endif
+
+/* 18 lets one ask for primary keys that are deferrable, too, and for columns of what a command returns. */
+#if PG_VERSION_NUM < 180000
+#define cqrs_compat_primary_key(rel) RelationGetPrimaryKeyIndex(rel)
+#define cqrs_compat_replace_columns(node, relation, entry, columns) \
+	ReplaceVarsFromTargetList(node, relation, 0, entry, columns, REPLACEVARS_REPORT_ERROR, 0, NULL)
+#else
+#define cqrs_compat_primary_key(rel) RelationGetPrimaryKeyIndex(rel, false)
+#define cqrs_compat_replace_columns(node, relation, entry, columns) \
+	ReplaceVarsFromTargetList(node, relation, 0, entry, columns, 0, REPLACEVARS_REPORT_ERROR, 0, NULL)
+#endif
+
+/* 18 has scans say what they did. */
+#if PG_VERSION_NUM < 180000
+#define cqrs_compat_index_beginscan(heap, index, snapshot, keys) index_beginscan(heap, index, snapshot, keys, 0)
+#else
+#define cqrs_compat_index_beginscan(heap, index, snapshot, keys) index_beginscan(heap, index, snapshot, NULL, keys, 0)
+#endif
+
+/* 18 has C11's word for functions that do not return, which stands before them. */
+#if PG_VERSION_NUM < 180000
+#define CQRS_COMPAT_NORETURN __attribute__((noreturn))
+#else
+#define CQRS_COMPAT_NORETURN pg_noreturn
+#endif
+
+/* 16 tells apart who may be somebody, and who has his rights. */
+#if PG_VERSION_NUM < 160000
+#define cqrs_compat_check_role(member, role) check_is_member_of_role(member, role)
+#else
+#define cqrs_compat_check_role(member, role) check_can_set_role(member, role)
 #endif
 
 #endif							/* CQRS_COMPAT_H */

@@ -7,6 +7,7 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
+#include "base/compat.h"
 #include "base/names.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_operator.h"
@@ -95,5 +96,5 @@ cqrs_name_shown(Oid relid)
 List *
 cqrs_name_parse(const char *text)
 {
-	return stringToQualifiedNameList(text);
+	return cqrs_compat_qualified_name(text);
 }

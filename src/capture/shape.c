@@ -8,6 +8,7 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
+#include "base/compat.h"
 #include "capture/parts.h"
 #include "catalog/pg_class.h"
 #include "utils/syscache.h"
@@ -75,7 +76,7 @@ cqrs_capture_wanted_shape(const CqrsSource *source)
 	{
 		memcpy(TupleDescAttr(shape->desc, i), &imaged[i], ATTRIBUTE_FIXED_PART_SIZE);
 		TupleDescAttr(shape->desc, i)->attnum = i + 1;
-		TupleDescAttr(shape->desc, i)->attcacheoff = -1;
+		cqrs_compat_column_made(shape->desc, i);
 	}
 	return shape;
 }

@@ -270,7 +270,7 @@ static bool
 look_up(Counter *counter, Snapshot snapshot)
 {
 	bool		any = IsolationIsSerializable() && IsMVCCSnapshot(snapshot);
-	IndexScanDesc scan = index_beginscan(counter->rel, counter->key, any ? SnapshotAny : snapshot, 2, 0);
+	IndexScanDesc scan = cqrs_compat_index_beginscan(counter->rel, counter->key, any ? SnapshotAny : snapshot, 2);
 	ScanKeyData keys[2];
 	bool		found;
 	bool		isnull;
@@ -511,7 +511,7 @@ static void
 open_counter(Counter *counter, LOCKMODE mode)
 {
 	counter->rel = table_open(cqrs_registry_relation(CQRS_CAT_AGGREGATE), mode);
-	counter->key = index_open(RelationGetPrimaryKeyIndex(counter->rel), mode);
+	counter->key = index_open(cqrs_compat_primary_key(counter->rel), mode);
 	counter->slot = table_slot_create(counter->rel, NULL);
 }
 

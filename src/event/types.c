@@ -9,6 +9,7 @@
 
 #include "base/arguments.h"
 #include "base/call.h"
+#include "base/compat.h"
 #include "catalog/pg_proc.h"
 #include "event/event.h"
 #include "fmgr.h"
@@ -95,7 +96,7 @@ cqrs_describe_event_type(PG_FUNCTION_ARGS)
 		type->description = text_to_cstring(PG_GETARG_TEXT_PP(ARG_DESCRIPTION));
 	if (!PG_ARGISNULL(ARG_OWNER))
 	{
-		check_is_member_of_role(GetUserId(), PG_GETARG_OID(ARG_OWNER));
+		cqrs_compat_check_role(GetUserId(), PG_GETARG_OID(ARG_OWNER));
 		namestrcpy(&type->owner, GetUserNameFromId(PG_GETARG_OID(ARG_OWNER), false));
 	}
 	cqrs_event_type_update(type);

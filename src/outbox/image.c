@@ -20,7 +20,7 @@ typedef struct Space
 {
 	char	   *data;
 	Size		size;
-	bits8		bits[BITMAPLEN(MaxTupleAttributeNumber)];
+	bits8		bits[(MaxTupleAttributeNumber + BITS_PER_BYTE - 1) / BITS_PER_BYTE];
 } Space;
 
 static MemoryContext context = NULL;

@@ -14,6 +14,7 @@
 #include "access/table.h"
 #include "access/tableam.h"
 #include "base/attempt.h"
+#include "base/compat.h"
 #include "catalog/pg_index.h"
 #include "outbox/parts.h"
 #include "registry/registry.h"
@@ -250,7 +251,7 @@ open_segment(CqrsOutboxScan *scan)
 		return false;
 	}
 	scan->index = index_open(index_on_xid(scan->heap), AccessShareLock);
-	scan->scan = index_beginscan(scan->heap, scan->index, SnapshotAny, 2, 0);
+	scan->scan = cqrs_compat_index_beginscan(scan->heap, scan->index, SnapshotAny, 2);
 	scan->slot = table_slot_create(scan->heap, NULL);
 	scan->probe = 0;
 	MemoryContextSwitchTo(caller);

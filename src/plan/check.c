@@ -12,6 +12,7 @@
 #include "access/htup_details.h"
 #include "access/sysattr.h"
 #include "access/transam.h"
+#include "base/compat.h"
 #include "base/names.h"
 #include "catalog/heap.h"
 #include "catalog/namespace.h"
@@ -22,6 +23,7 @@
 #include "executor/executor.h"
 #include "mb/pg_wchar.h"
 #include "nodes/nodeFuncs.h"
+#include "parser/parse_relation.h"
 #include "parser/parsetree.h"
 #include "plan/query.h"
 #include "registry/registry.h"
@@ -343,8 +345,8 @@ check_entry(const Walk *walk, const RangeTblEntry *entry)
 
 	if (entry->rtekind != RTE_RELATION || cqrs_query_placeholder(entry, walk->view))
 		return;
-	if (OidIsValid(walk->view) && OidIsValid(entry->checkAsUser))
-		reader = entry->checkAsUser;
+	if (OidIsValid(walk->view) && OidIsValid(cqrs_compat_reader(walk->query, entry)))
+		reader = cqrs_compat_reader(walk->query, entry);
 	place = place_of_relation(walk, entry->relid);
 	if (entry->tablesample != NULL)
 		refuse(walk, "TABLESAMPLE", "A sample is not a function of the data.", "Leave it out.", place);

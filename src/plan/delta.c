@@ -13,6 +13,7 @@
 
 #include "access/relation.h"
 #include "access/sysattr.h"
+#include "base/compat.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_constraint.h"
 #include "catalog/pg_type.h"
@@ -86,16 +87,16 @@ make_plain(const CqrsLayout *layout)
 	List	   *conditions = NIL;
 	ListCell   *cell;
 
-	if (!spread(flatten_join_alias_vars(tree, (Node *) tree->jointree), &leaves, &conditions))
+	if (!spread(cqrs_compat_flatten_joins(tree, (Node *) tree->jointree), &leaves, &conditions))
 		return NULL;
 	foreach(cell, tree->rtable)
 	{
 		RangeTblEntry *entry = lfirst(cell);
 
 		if (entry->rtekind == RTE_SUBQUERY)
-			entry->subquery = castNode(Query, flatten_join_alias_vars(tree, (Node *) entry->subquery));
-		entry->functions = (List *) flatten_join_alias_vars(tree, (Node *) entry->functions);
-		entry->values_lists = (List *) flatten_join_alias_vars(tree, (Node *) entry->values_lists);
+			entry->subquery = castNode(Query, cqrs_compat_flatten_joins(tree, (Node *) entry->subquery));
+		entry->functions = (List *) cqrs_compat_flatten_joins(tree, (Node *) entry->functions);
+		entry->values_lists = (List *) cqrs_compat_flatten_joins(tree, (Node *) entry->values_lists);
 	}
 	tree->targetList = NIL;
 	tree->groupClause = NIL;
@@ -112,7 +113,7 @@ make_plain(const CqrsLayout *layout)
 static Node *
 flattened(const CqrsLayout *layout, Node *expression)
 {
-	return flatten_join_alias_vars(layout->tree, copyObject(expression));
+	return cqrs_compat_flatten_joins(layout->tree, copyObject(expression));
 }
 
 /*

@@ -9,7 +9,9 @@
 
 #include "access/htup_details.h"
 #include "access/relation.h"
+#include "base/compat.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_namespace.h"
 #include "catalog/pg_type.h"
 #include "parser/parsetree.h"
 #include "plan/query.h"
@@ -95,7 +97,7 @@ may_read(const CqrsProgramSource *source, Oid role)
 	int			column = -1;
 
 	if (check_enable_rls(source->relation, role, true) != RLS_NONE ||
-		pg_namespace_aclcheck(get_rel_namespace(source->relation), role, ACL_USAGE) != ACLCHECK_OK)
+		!cqrs_compat_may_use(get_rel_namespace(source->relation), role))
 		return false;
 	if (pg_class_aclcheck(source->relation, role, ACL_SELECT) == ACLCHECK_OK)
 		return true;

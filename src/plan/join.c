@@ -10,6 +10,7 @@
  */
 #include "postgres.h"
 
+#include "base/compat.h"
 #include "nodes/nodeFuncs.h"
 #include "optimizer/clauses.h"
 #include "optimizer/optimizer.h"
@@ -130,7 +131,7 @@ build(Node *node)
 CqrsJoin *
 cqrs_join_build(Query *tree)
 {
-	return build(flatten_join_alias_vars(tree, (Node *) copyObject(tree->jointree)));
+	return build(cqrs_compat_flatten_joins(tree, (Node *) copyObject(tree->jointree)));
 }
 
 /*

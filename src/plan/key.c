@@ -9,6 +9,7 @@
 #include "access/htup_details.h"
 #include "access/nbtree.h"
 #include "access/relation.h"
+#include "base/compat.h"
 #include "catalog/pg_class.h"
 #include "nodes/nodeFuncs.h"
 #include "optimizer/optimizer.h"
@@ -167,7 +168,7 @@ cqrs_key_nullable(Query *tree, AttrNumber column)
 	if (tree->setOperations != NULL || tree->groupingSets != NIL)
 		return true;
 	expression = (Node *) get_tle_by_resno(tree->targetList, column)->expr;
-	return expression_nullable(tree, flatten_join_alias_vars(tree, copyObject(expression)));
+	return expression_nullable(tree, cqrs_compat_flatten_joins(tree, copyObject(expression)));
 }
 
 /*

@@ -9,6 +9,7 @@
  */
 #include "postgres.h"
 
+#include "base/compat.h"
 #include "catalog/pg_class.h"
 #include "nodes/makefuncs.h"
 #include "optimizer/clauses.h"
@@ -67,7 +68,7 @@ static void *
 replace(void *node, Index relation, RangeTblEntry *entry, List *columns)
 {
 	return node == NULL ? NULL :
-		ReplaceVarsFromTargetList(node, relation, 0, entry, columns, REPLACEVARS_REPORT_ERROR, 0, NULL);
+		cqrs_compat_replace_columns(node, relation, entry, columns);
 }
 
 /*

@@ -9,8 +9,10 @@
 
 #include "access/relation.h"
 #include "access/sysattr.h"
+#include "base/compat.h"
 #include "catalog/pg_class.h"
 #include "nodes/nodeFuncs.h"
+#include "parser/parse_relation.h"
 #include "plan/query.h"
 #include "registry/registry.h"
 #include "rewrite/rewriteHandler.h"
@@ -23,6 +25,7 @@ typedef struct Collector
 	CqrsProgram *program;
 	List	   *sources;		/* of CqrsProgramSource * */
 	Oid			view;			/* whose query is being walked */
+	const Query *query;			/* the level being walked */
 	const CqrsProjection *projection;	/* that it serves, or NULL */
 } Collector;
 
@@ -30,6 +33,7 @@ typedef struct Collector
 typedef struct RowSearch
 {
 	Oid			view;			/* whose query is being walked */
+	const Query *query;			/* the level being walked */
 	Oid			table;
 } RowSearch;
 
@@ -76,12 +80,13 @@ live_columns(Oid relid)
  * columns_read returns the columns that an entry reads, as the parser noted them for the check of privileges.
  */
 static Bitmapset *
-columns_read(const RangeTblEntry *entry)
+columns_read(const Query *query, const RangeTblEntry *entry)
 {
+	const Bitmapset *selected = cqrs_compat_columns_read(query, entry);
 	Bitmapset  *columns = NULL;
 	int			member = -1;
 
-	while ((member = bms_next_member(entry->selectedCols, member)) >= 0)
+	while ((member = bms_next_member(selected, member)) >= 0)
 	{
 		AttrNumber	attnum = member + FirstLowInvalidHeapAttributeNumber;
 
@@ -158,10 +163,10 @@ collect_relation(Collector *collector, const RangeTblEntry *entry)
 	{
 		CqrsProgramSource *source = source_of(collector, entry->relid);
 
-		source->watched = bms_join(source->watched, columns_read(entry));
+		source->watched = bms_join(source->watched, columns_read(collector->query, entry));
 		if (collector->projection != NULL && cqrs_projection_holds(collector->projection, entry->relid))
 			source->projection = collector->projection->id;
-		if (collector->view == program->definition || !OidIsValid(entry->checkAsUser))
+		if (collector->view == program->definition || !OidIsValid(cqrs_compat_reader(collector->query, entry)))
 			source->direct = true;
 	}
 }
@@ -183,8 +188,14 @@ collect_walker(Node *node, Collector *collector)
 		return false;
 	}
 	if (IsA(node, Query))
-		return query_tree_walker((Query *) node, collect_walker, collector,
-								 QTW_EXAMINE_RTES_BEFORE | QTW_IGNORE_JOINALIASES);
+	{
+		const Query *above = collector->query;
+
+		collector->query = (Query *) node;
+		query_tree_walker((Query *) node, collect_walker, collector, QTW_EXAMINE_RTES_BEFORE | QTW_IGNORE_JOINALIASES);
+		collector->query = above;
+		return false;
+	}
 	return expression_tree_walker(node, collect_walker, collector);
 }
 
@@ -233,11 +244,17 @@ rows_walker(Node *node, const RowSearch *search)
 		if (entry->relkind == RELKIND_VIEW)
 			return cqrs_plan_reads_rows(entry->relid, search->table);
 		return entry->relid == search->table &&
-			bms_is_member(InvalidAttrNumber - FirstLowInvalidHeapAttributeNumber, entry->selectedCols);
+			bms_is_member(InvalidAttrNumber - FirstLowInvalidHeapAttributeNumber,
+						  cqrs_compat_columns_read(search->query, entry));
 	}
 	if (IsA(node, Query))
-		return query_tree_walker((Query *) node, rows_walker, (void *) search,
+	{
+		RowSearch	level = *search;
+
+		level.query = (Query *) node;
+		return query_tree_walker((Query *) node, rows_walker, (void *) &level,
 								 QTW_EXAMINE_RTES_BEFORE | QTW_IGNORE_JOINALIASES);
+	}
 	return expression_tree_walker(node, rows_walker, (void *) search);
 }
 

@@ -13,6 +13,7 @@
 
 #include "access/genam.h"
 #include "access/relation.h"
+#include "base/compat.h"
 #include "catalog/pg_class.h"
 #include "nodes/nodeFuncs.h"
 #include "nodes/primnodes.h"
@@ -147,7 +148,7 @@ keys_of_table(Oid relid)
 	Bitmapset  *key;
 	ListCell   *cell;
 
-	primary = RelationGetPrimaryKeyIndex(table);
+	primary = cqrs_compat_primary_key(table);
 	foreach(cell, indexes)
 	{
 		Bitmapset  *columns = index_columns(table, lfirst_oid(cell));
@@ -263,7 +264,7 @@ determine(Proof *proof, Relids relations)
 static List *
 expressions_of(Query *tree)
 {
-	return (List *) flatten_join_alias_vars(tree, (Node *) copyObject(tree->targetList));
+	return (List *) cqrs_compat_flatten_joins(tree, (Node *) copyObject(tree->targetList));
 }
 
 /*

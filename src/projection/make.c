@@ -15,6 +15,7 @@
 #include "apply/apply.h"
 #include "base/attempt.h"
 #include "base/clock.h"
+#include "base/compat.h"
 #include "base/names.h"
 #include "base/spi.h"
 #include "build/build.h"
@@ -356,7 +357,7 @@ static AttrNumber *
 primary_key(Oid table, int *nkeys)
 {
 	Relation	relation = relation_open(table, AccessShareLock);
-	Oid			index = RelationGetPrimaryKeyIndex(relation);
+	Oid			index = cqrs_compat_primary_key(relation);
 	AttrNumber *key = palloc(sizeof(AttrNumber) * INDEX_MAX_KEYS);
 
 	*nkeys = 0;

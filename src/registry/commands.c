@@ -12,6 +12,7 @@
 #include "access/tableam.h"
 #include "access/xact.h"
 #include "base/clock.h"
+#include "base/compat.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_collation.h"
 #include "common/hashfn.h"
@@ -245,7 +246,7 @@ cqrs_command_call_find(text *id, CqrsCommandCall *call, TransactionId *writer)
 
 	InitDirtySnapshot(dirty);
 	ScanKeyInit(&condition, CALL_ID + 1, HTEqualStrategyNumber, F_TEXTEQ, PointerGetDatum(id));
-	scan = index_beginscan(rel, ids, &dirty, 1, 0);
+	scan = cqrs_compat_index_beginscan(rel, ids, &dirty, 1);
 	index_rescan(scan, &condition, 1, NULL, 0);
 	if (next_call(scan, id, slot))
 	{

@@ -7,6 +7,7 @@
  */
 #include "postgres.h"
 
+#include "base/compat.h"
 #include "catalog/pg_type.h"
 #include "registry/registry.h"
 #include "registry/rows.h"
@@ -72,8 +73,8 @@ read_shape(const Datum *values, const bool *nulls)
 		att->attlen = DatumGetInt16(elements[SHAPE_LENGTHS][i]);
 		att->attbyval = DatumGetBool(elements[SHAPE_BY_VALUE][i]);
 		att->attalign = DatumGetChar(elements[SHAPE_ALIGNMENTS][i]);
-		att->attcacheoff = -1;
 		att->attstorage = TYPSTORAGE_PLAIN;
+		cqrs_compat_column_made(shape->desc, i);
 	}
 	return shape;
 }

@@ -8,6 +8,7 @@
 #include "postgres.h"
 
 #include "apply/apply.h"
+#include "base/compat.h"
 #include "datatype/timestamp.h"
 #include "registry/registry.h"
 #include "shared/shared.h"
@@ -57,7 +58,7 @@ extern MemoryContext cqrs_worker_memory;
 extern bool cqrs_worker_extension_there(void);
 
 /* End this process: the extension is gone, or no worker is wanted here any more. */
-extern void cqrs_worker_leave(void) pg_attribute_noreturn();
+CQRS_COMPAT_NORETURN extern void cqrs_worker_leave(void);
 
 /* Run one step in a transaction of its own; if it fails, 'error' gets why. */
 extern CqrsStepResult cqrs_worker_step(CqrsTask *task, const CqrsStep *step, ErrorData **error);
