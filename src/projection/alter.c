@@ -163,9 +163,10 @@ cqrs_pause(PG_FUNCTION_ARGS)
  * One that had halted evaluates all anew: nobody looked after its sources meanwhile.  But one that had halted at an event goes on with that.
  */
 static void
-restart_version(int32 id)
+restart_version(const CqrsProjection *projection, int32 id)
 {
 	CqrsVersion *version;
+	CqrsStatus	before;
 	bool		goes_on;
 
 	(void) cqrs_version_lock(id, false);
@@ -173,7 +174,11 @@ restart_version(int32 id)
 	if (version == NULL || (version->status != CQRS_STATUS_HALTED && !cqrs_version_fails(version)))
 		return;
 	goes_on = version->status == CQRS_STATUS_FAILING || cqrs_version_at_event(version);
+	before = version->status;
 	version->status = goes_on ? CQRS_STATUS_RUNNING : CQRS_STATUS_STALE;
+	if (version->status != before)
+		cqrs_history_insert(projection->id, projection->view, version->number, "resumed", cqrs_status_name(before),
+							cqrs_status_name(version->status), NULL);
 	version->error = NULL;
 	version->retry_at = 0;
 	version->attempts = 0;
@@ -196,7 +201,7 @@ cqrs_resume(PG_FUNCTION_ARGS)
 	projection->paused = false;
 	cqrs_projection_update(projection);
 	foreach(cell, cqrs_version_list(projection->id))
-		restart_version(((CqrsVersion *) lfirst(cell))->id);
+		restart_version(projection, ((CqrsVersion *) lfirst(cell))->id);
 	cqrs_history_insert(projection->id, projection->view, 0, "resumed", NULL, NULL, NULL);
 	cqrs_shared_announce_at_commit();
 	cqrs_shared_wake_at_commit();
