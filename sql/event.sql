@@ -56,6 +56,27 @@ SELECT cqrs.upcast('Priced', '{}');
 ROLLBACK;
 SELECT cqrs.upcast('Priced', '{}');
 
+-- One may ask for the newest shape of another type, and functions may change meanwhile; one that asks for its own type's goes on for ever, which is noticed.
+CREATE FUNCTION changes_functions() RETURNS integer LANGUAGE plpgsql AS $$
+BEGIN
+    EXECUTE 'CREATE OR REPLACE FUNCTION event_test.any_function() RETURNS integer LANGUAGE sql AS ''SELECT 1''';
+    RETURN 1;
+END$$;
+CREATE FUNCTION add_inner(payload jsonb) RETURNS jsonb LANGUAGE sql IMMUTABLE AS $$SELECT payload || '{"inner": 1}'$$;
+CREATE FUNCTION add_outer(payload jsonb) RETURNS jsonb LANGUAGE sql IMMUTABLE AS $$
+    SELECT event_test.changes_functions();
+    SELECT cqrs.upcast('Inner', payload);
+    SELECT length(repeat('x', i)) FROM generate_series(1, 1000) i;
+    SELECT cqrs.upcast('Inner', payload) || '{"outer": 1}'$$;
+CREATE FUNCTION asks_itself(payload jsonb) RETURNS jsonb LANGUAGE sql IMMUTABLE AS $$SELECT cqrs.upcast('Itself', payload)$$;
+SELECT cqrs.create_upcaster('Inner', 1, 'add_inner(jsonb)'), cqrs.create_upcaster('Outer', 1, 'add_outer(jsonb)'),
+    cqrs.create_upcaster('Itself', 1, 'asks_itself(jsonb)');
+SELECT cqrs.upcast('Outer', '{}') FROM generate_series(1, 3);
+\set VERBOSITY sqlstate
+SELECT cqrs.upcast('Itself', '{}');
+\set VERBOSITY default
+SELECT cqrs.drop_upcaster('Inner', 1), cqrs.drop_upcaster('Outer', 1), cqrs.drop_upcaster('Itself', 1);
+
 -- It runs as its owner, whoever handles the event.
 CREATE ROLE event_author;
 CREATE ROLE event_reader;

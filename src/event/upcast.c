@@ -36,6 +36,7 @@ static int	nsteps = 0;
 static Oid	table = InvalidOid; /* whose rows they were read from */
 static uint64 changes = 1;		/* of them that we were told of */
 static uint64 read_at = 0;		/* how many of these had been when they were read */
+static int	running = 0;		/* calls of upcasters, one within the other: meanwhile they stay as they are */
 
 /*
  * forget_relation has upcasters read again when their table has changed.
@@ -74,7 +75,7 @@ owner_of(Oid function)
 }
 
 /*
- * read_steps reads all upcasters, unless they are known.  If it fails, or is told of a change meanwhile, they are read again.
+ * read_steps reads all upcasters, unless they are known, or one of them is running.  If it fails, or is told of a change meanwhile, they are read again.
  */
 static void
 read_steps(void)
@@ -84,7 +85,7 @@ read_steps(void)
 	List	   *upcasters;
 	ListCell   *cell;
 
-	if (read_at == now)
+	if (read_at == now || running > 0)
 		return;
 	if (steps_memory == NULL)
 	{
@@ -164,6 +165,30 @@ cqrs_event_schema_version(const Jsonb *metadata)
 }
 
 /*
+ * call_step calls an upcaster.  One within another is looked up anew: it may be the same, and what a function keeps is for one call at a time.
+ */
+static Jsonb *
+call_step(Step *step, Jsonb *payload)
+{
+	FmgrInfo	nested;
+	Jsonb	   *volatile result = NULL;
+
+	if (running > 0)
+		fmgr_info(step->function, &nested);
+	running++;
+	PG_TRY();
+	{
+		result = cqrs_call(running > 1 ? &nested : &step->call, payload);
+	}
+	PG_FINALLY();
+	{
+		running--;
+	}
+	PG_END_TRY();
+	return result;
+}
+
+/*
  * run_step has an upcaster make the next version of a payload, as its owner.
  */
 static Jsonb *
@@ -178,7 +203,7 @@ run_step(Step *step, Jsonb *payload)
 				 errmsg("upcaster of event type \"%s\" from version %d is gone", step->type, step->from_version),
 				 errhint("Drop it with cqrs.drop_upcaster and create another.")));
 	cqrs_identity_enter(&saved, step->owner, NIL);
-	result = cqrs_call(&step->call, payload);
+	result = call_step(step, payload);
 	cqrs_identity_leave(&saved);
 	if (result == NULL || !JB_ROOT_IS_OBJECT(result))
 		ereport(ERROR,
