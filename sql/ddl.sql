@@ -375,7 +375,18 @@ ALTER TYPE mood ADD VALUE 'calm';
 ALTER TYPE mood OWNER TO CURRENT_USER;
 ALTER TYPE mood RENAME TO humour;
 SELECT felt_followed();
-SELECT cqrs.drop_projection(view) FROM watched WHERE view::text IN ('one', 'many', 'own', 'stated');
+-- Functions count also where an operator, an aggregate or another function stands between them and the query.
+CREATE FUNCTION plus(integer, integer) RETURNS integer LANGUAGE sql IMMUTABLE AS 'SELECT $1 + $2';
+CREATE FUNCTION twice(integer) RETURNS integer LANGUAGE sql IMMUTABLE BEGIN ATOMIC SELECT plus($1, $1); END;
+CREATE OPERATOR <+> (FUNCTION = plus, LEFTARG = integer, RIGHTARG = integer);
+CREATE AGGREGATE adding (integer) (SFUNC = plus, STYPE = integer, INITCOND = '0');
+SELECT project('operated', 'SELECT id AS key, id <+> 1 AS n FROM felt', NULL);
+SELECT project('doubled', 'SELECT id AS key, twice(id) AS n FROM felt', NULL);
+SELECT project('added_up', 'SELECT id AS key, adding(id) AS n FROM felt GROUP BY id', '{key}');
+SELECT cqrs.drain();
+CREATE OR REPLACE FUNCTION plus(integer, integer) RETURNS integer LANGUAGE sql IMMUTABLE AS 'SELECT $1 + $2 + 1000';
+SELECT f.view, f.how, f.wrong, f.verified FROM followed() AS f WHERE f.view::text IN ('operated', 'doubled', 'added_up');
+SELECT cqrs.drop_projection(view) FROM watched WHERE view::text IN ('one', 'many', 'own', 'stated', 'operated', 'doubled', 'added_up');
 DELETE FROM watched WHERE view::text NOT IN (SELECT view::text FROM cqrs_internal.projection);
 -- Row security counts where it applies to the owner of the projection, and another owner of the table changes nothing.
 ALTER TABLE part ENABLE ROW LEVEL SECURITY;

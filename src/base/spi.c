@@ -9,6 +9,7 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "base/snapshot.h"
 #include "base/spi.h"
 #include "catalog/pg_authid.h"
 #include "executor/spi.h"
@@ -51,6 +52,7 @@ cqrs_identity_enter(CqrsIdentity *saved, Oid owner, List *settings)
 {
 	GetUserIdAndSecContext(&saved->user, &saved->sec_context);
 	saved->guc_level = NewGUCNestLevel();
+	saved->held = false;
 	for (int i = 0; i + 1 < list_length(settings); i += 2)
 		(void) set_config_option(strVal(list_nth(settings, i)), strVal(list_nth(settings, i + 1)),
 								 PGC_SUSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
@@ -67,6 +69,7 @@ cqrs_identity_enter_system(CqrsIdentity *saved)
 {
 	GetUserIdAndSecContext(&saved->user, &saved->sec_context);
 	saved->guc_level = NewGUCNestLevel();
+	saved->held = cqrs_snapshot_hold();
 	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0,
 							 false);
 	SetUserIdAndSecContext(BOOTSTRAP_SUPERUSERID, saved->sec_context | SECURITY_LOCAL_USERID_CHANGE);
@@ -78,6 +81,7 @@ cqrs_identity_enter_system(CqrsIdentity *saved)
 void
 cqrs_identity_leave(const CqrsIdentity *saved)
 {
+	cqrs_snapshot_let_go(saved->held);
 	AtEOXact_GUC(false, saved->guc_level);
 	SetUserIdAndSecContext(saved->user, saved->sec_context);
 }

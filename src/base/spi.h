@@ -25,6 +25,7 @@ typedef struct CqrsIdentity
 	Oid			user;
 	int			sec_context;
 	int			guc_level;
+	bool		held;			/* a snapshot */
 } CqrsIdentity;
 
 /*

@@ -8,6 +8,7 @@
 
 #include "apply/apply.h"
 #include "base/locks.h"
+#include "base/snapshot.h"
 #include "build/build.h"
 #include "build/parts.h"
 #include "capture/capture.h"
@@ -41,6 +42,7 @@ cqrs_build_drop(List *projections, List *versions, bool cascade)
 {
 	ObjectAddresses *objects = new_object_addresses();
 	ObjectAddress address;
+	bool		held = cqrs_snapshot_hold();
 	ListCell   *cell;
 
 	foreach(cell, projections)
@@ -57,6 +59,7 @@ cqrs_build_drop(List *projections, List *versions, bool cascade)
 		add_exact_object_address(&address, objects);
 	}
 	performMultipleDeletions(objects, cascade ? DROP_CASCADE : DROP_RESTRICT, 0);
+	cqrs_snapshot_let_go(held);
 	free_object_addresses(objects);
 }
 

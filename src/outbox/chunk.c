@@ -15,6 +15,7 @@
 #include "base/clock.h"
 #include "base/index.h"
 #include "base/sequence.h"
+#include "base/snapshot.h"
 #include "catalog/pg_am.h"
 #include "catalog/pg_type.h"
 #include "nodes/execnodes.h"
@@ -22,7 +23,6 @@
 #include "storage/bufmgr.h"
 #include "utils/array.h"
 #include "utils/rel.h"
-#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 #include "utils/xid8.h"
 
@@ -248,7 +248,7 @@ wants_snapshot(bool large)
 #ifdef USE_ASSERT_CHECKING
 	large = true;
 #endif
-	return large && !ActiveSnapshotSet();
+	return large;
 }
 
 /*
@@ -307,16 +307,13 @@ cqrs_chunk_write(CqrsChunkWriter *writer, const CqrsDraft *draft, const char *bu
 	static PGAlignedBlock page;
 	Size		length = draft->end - draft->start;
 	bool		large = length > cqrs_chunk_room(draft->nsources);
-	bool		pushed = wants_snapshot(large || writer->others);
+	bool		held = wants_snapshot(large || writer->others) && cqrs_snapshot_hold();
 	HeapTupleData tuple;
 
 	tuple.t_data = large ? palloc(BLCKSZ + length) : (HeapTupleHeader) page.data;
 	form_chunk(draft, buffer, &tuple);
-	if (pushed)
-		PushActiveSnapshot(GetTransactionSnapshot());
 	insert_row(writer, &tuple);
-	if (pushed)
-		PopActiveSnapshot();
+	cqrs_snapshot_let_go(held);
 	if (large)
 		pfree(tuple.t_data);
 	writer->last = Max(writer->last, ItemPointerGetBlockNumber(&tuple.t_self));

@@ -16,6 +16,7 @@
 #include "access/tableam.h"
 #include "access/xact.h"
 #include "base/compat.h"
+#include "base/snapshot.h"
 #include "catalog/dependency.h"
 #include "catalog/heap.h"
 #include "catalog/index.h"
@@ -150,8 +151,7 @@ cqrs_segment_table_belong(Oid relation)
 /*
  * cqrs_segment_table_create makes the table of a segment.
  *
- * Nobody but us makes tables in this schema; but if somebody has, its name is left to it.  At pre-commit no snapshot is left, which the server wants for its
- * catalogs.
+ * Nobody but us makes tables in this schema; but if somebody has, its name is left to it.  At pre-commit no snapshot is left.
  */
 Oid
 cqrs_segment_table_create(int32 number)
@@ -161,10 +161,8 @@ cqrs_segment_table_create(int32 number)
 	Oid			relation;
 	Oid			index;
 	Relation	heap;
-	bool		pushed = !ActiveSnapshotSet();
+	bool		held = cqrs_snapshot_hold();
 
-	if (pushed)
-		PushActiveSnapshot(GetTransactionSnapshot());
 	for (int i = 1; OidIsValid(get_relname_relid(name, namespace)); i++)
 		name = psprintf("outbox_%d_%d", number, i);
 	relation = create_heap(name, namespace);
@@ -174,8 +172,7 @@ cqrs_segment_table_create(int32 number)
 	CreateComments(relation, RelationRelationId, 0, TABLE_COMMENT);
 	CreateComments(index, RelationRelationId, 0, INDEX_COMMENT);
 	cqrs_segment_table_belong(relation);
-	if (pushed)
-		PopActiveSnapshot();
+	cqrs_snapshot_let_go(held);
 	return relation;
 }
 
@@ -201,11 +198,13 @@ void
 cqrs_segment_table_drop(Oid relation)
 {
 	ObjectAddress address;
+	bool		held = cqrs_snapshot_hold();
 
 	(void) deleteDependencyRecordsForClass(RelationRelationId, relation, RelationRelationId, DEPENDENCY_INTERNAL);
 	CommandCounterIncrement();
 	ObjectAddressSet(address, RelationRelationId, relation);
 	performDeletion(&address, DROP_RESTRICT, PERFORM_DELETION_INTERNAL);
+	cqrs_snapshot_let_go(held);
 }
 
 /*

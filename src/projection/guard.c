@@ -31,8 +31,8 @@ PG_FUNCTION_INFO_V1(cqrs_follow_owner);
 PG_FUNCTION_INFO_V1(cqrs_follow_definition);
 
 /*
- * Versions whose definitions are made of what a command created, replaced or altered: views, functions, and types, also those that are made of these.  A
- * composite type is one with a relation, of which nothing depends.
+ * Versions whose definitions are made of what a command created, replaced or altered: views, functions, and types, also those that are made of these, with
+ * operators and aggregates.  A composite type is one with a relation, of which nothing depends.
  */
 static const char *const redefined_versions =
 	"WITH RECURSIVE redefined (classid, objid) AS ("
@@ -44,8 +44,11 @@ static const char *const redefined_versions =
 	"                WHERE d.refclassid = b.classid AND d.refobjid = b.objid"
 	"               UNION ALL"
 	"               SELECT d.classid, d.objid FROM pg_catalog.pg_depend d"
-	"                WHERE d.refclassid = b.classid AND d.refobjid = b.objid AND b.classid = 'pg_catalog.pg_type'::regclass"
-	"                  AND d.classid IN ('pg_catalog.pg_type'::regclass, 'pg_catalog.pg_class'::regclass)"
+	"                WHERE d.refclassid = b.classid AND d.refobjid = b.objid"
+	"                  AND ((b.classid = 'pg_catalog.pg_type'::regclass"
+	"                        AND d.classid IN ('pg_catalog.pg_type'::regclass, 'pg_catalog.pg_class'::regclass))"
+	"                       OR (b.classid IN ('pg_catalog.pg_proc'::regclass, 'pg_catalog.pg_operator'::regclass)"
+	"                           AND d.classid IN ('pg_catalog.pg_proc'::regclass, 'pg_catalog.pg_operator'::regclass)))"
 	"               UNION ALL"
 	"               SELECT 'pg_catalog.pg_type'::regclass::oid, t.oid FROM pg_catalog.pg_type t"
 	"                WHERE b.classid = 'pg_catalog.pg_class'::regclass AND t.oid ="

@@ -9,6 +9,7 @@
 
 #include "access/table.h"
 #include "access/xact.h"
+#include "base/snapshot.h"
 #include "catalog/indexing.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_type.h"
@@ -179,8 +180,10 @@ cqrs_rows_insert(CqrsCatalog catalog, const Datum *values, const bool *nulls)
 {
 	Relation	rel = table_open(cqrs_registry_relation(catalog), RowExclusiveLock);
 	HeapTuple	tuple = heap_form_tuple(RelationGetDescr(rel), unconstify(Datum *, values), unconstify(bool *, nulls));
+	bool		held = cqrs_snapshot_hold();
 
 	CatalogTupleInsert(rel, tuple);
+	cqrs_snapshot_let_go(held);
 	heap_freetuple(tuple);
 	table_close(rel, NoLock);
 	CommandCounterIncrement();
@@ -196,12 +199,14 @@ cqrs_rows_update(const CqrsRowScan *scan, const Datum *values, const bool *nulls
 	ScanKeyData keys[lengthof(scan->keys)];
 	SysScanDesc cursor = begin(scan, rel, keys);
 	HeapTuple	old = systable_getnext(cursor);
+	bool		held = cqrs_snapshot_hold();
 	HeapTuple	tuple;
 
 	if (!HeapTupleIsValid(old))
 		elog(ERROR, "no row to update in %s", RelationGetRelationName(rel));
 	tuple = heap_form_tuple(RelationGetDescr(rel), unconstify(Datum *, values), unconstify(bool *, nulls));
 	CatalogTupleUpdate(rel, &old->t_self, tuple);
+	cqrs_snapshot_let_go(held);
 	systable_endscan(cursor);
 	heap_freetuple(tuple);
 	table_close(rel, NoLock);
@@ -217,6 +222,7 @@ cqrs_rows_delete(const CqrsRowScan *scan)
 	Relation	rel = table_open(cqrs_registry_relation(scan->catalog), RowExclusiveLock);
 	ScanKeyData keys[lengthof(scan->keys)];
 	SysScanDesc cursor = begin(scan, rel, keys);
+	bool		held = cqrs_snapshot_hold();
 	int			count = 0;
 	HeapTuple	tuple;
 
@@ -225,6 +231,7 @@ cqrs_rows_delete(const CqrsRowScan *scan)
 		CatalogTupleDelete(rel, &tuple->t_self);
 		count++;
 	}
+	cqrs_snapshot_let_go(held);
 	systable_endscan(cursor);
 	table_close(rel, NoLock);
 	CommandCounterIncrement();
