@@ -3,13 +3,12 @@
  *		From records to rows of the active segment: draws numbers, writes chunks.
  *
  * Writes below SQL and asks for no right of the current user: who may change a source may have it captured.  Wants a transaction; runs at pre-commit
- * too, when no snapshot is left.  Leaves finding the active segment to segment.c.
+ * too, when no snapshot is left.  Leaves finding the active segment to segment.c, and index entries to entry.c.
  */
 #include "postgres.h"
 
 #include "access/genam.h"
 #include "access/heapam.h"
-#include "access/nbtree.h"
 #include "access/table.h"
 #include "access/xact.h"
 #include "base/clock.h"
@@ -18,16 +17,15 @@
 #include "base/snapshot.h"
 #include "catalog/pg_am.h"
 #include "catalog/pg_type.h"
-#include "nodes/execnodes.h"
 #include "outbox/parts.h"
-#include "storage/bufmgr.h"
 #include "utils/array.h"
+#include "utils/fmgroids.h"
 #include "utils/rel.h"
 #include "utils/timestamp.h"
-#include "utils/xid8.h"
 
 /*
- * is_on_xid tells whether an index is the one that segments are made with, or one that REINDEX CONCURRENTLY is about to put in its place.
+ * is_on_xid tells whether an index is the one that segments are made with, or one that REINDEX CONCURRENTLY is about to put in its place: ascending in the
+ * order of the type itself, as entry.c takes for granted.
  */
 static bool
 is_on_xid(Relation index)
@@ -35,6 +33,7 @@ is_on_xid(Relation index)
 	Form_pg_index form = index->rd_index;
 
 	return index->rd_rel->relam == BTREE_AM_OID && form->indnatts == 1 && form->indkey.values[0] == CQRS_SEGMENT_XID + 1 &&
+		index->rd_opcintype[0] == XID8OID && index->rd_support[0] == F_XID8CMP && index->rd_indoption[0] == 0 &&
 		!form->indisunique && heap_attisnull(index->rd_indextuple, Anum_pg_index_indpred, NULL);
 }
 
@@ -192,51 +191,6 @@ form_chunk(const CqrsDraft *draft, const char *buffer, HeapTuple tuple)
 }
 
 /*
- * is_last_leaf tells whether a page is where an index ends.  The last ones of a file need not be: a page may be on its way there, or have stayed empty in a
- * crash, or lead to others.
- */
-static bool
-is_last_leaf(Relation index, BlockNumber block)
-{
-	Buffer		buffer = ReadBuffer(index, block);
-	Page		page = BufferGetPage(buffer);
-	bool		found = false;
-
-	LockBuffer(buffer, BT_READ);
-	if (!PageIsNew(page))
-	{
-		BTPageOpaque opaque = BTPageGetOpaque(page);
-
-		found = P_ISLEAF(opaque) && P_RIGHTMOST(opaque) && !P_IGNORE(opaque);
-	}
-	UnlockReleaseBuffer(buffer);
-	return found;
-}
-
-/*
- * aim has the server try the page first where an index ends, if it has found no better one.
- *
- * Transaction ids grow, so that page mostly is where the entry belongs.  The server looks whether it is, but remembers it by itself only in an index larger
- * than those of segments are; to find it from the root costs a third of the entry.  A page is made for the root after one for the last leaf, so it is mostly
- * one of the last two.
- */
-static void
-aim(Relation index)
-{
-	BlockNumber pages;
-
-	if (RelationGetTargetBlock(index) != InvalidBlockNumber)
-		return;
-	pages = RelationGetNumberOfBlocks(index);
-	for (BlockNumber block = pages; block > BTREE_METAPAGE + 1 && block + 2 > pages;)
-		if (is_last_leaf(index, --block))
-		{
-			RelationSetTargetBlock(index, block);
-			return;
-		}
-}
-
-/*
  * wants_snapshot tells whether a row is to be inserted under a snapshot: where values may be stored out of line, or somebody's expressions looked at.  None is
  * left at pre-commit.
  *
@@ -277,10 +231,6 @@ cqrs_chunk_index(Relation heap, HeapTuple tuple)
 static void
 insert_row(const CqrsChunkWriter *writer, HeapTuple tuple)
 {
-	static IndexInfo info = {.type = T_IndexInfo};	/* of which a btree needs nothing */
-	Datum		xid = FullTransactionIdGetDatum(GetTopFullTransactionId());
-	bool		isnull = false;
-
 	heap_insert(writer->heap, tuple, GetCurrentCommandId(true), 0, NULL);
 	if (writer->others)
 	{
@@ -288,12 +238,8 @@ insert_row(const CqrsChunkWriter *writer, HeapTuple tuple)
 		return;
 	}
 	for (int i = 0; i < writer->nindexes; i++)
-	{
-		if (!writer->indexes[i]->rd_index->indisready)
-			continue;
-		aim(writer->indexes[i]);
-		index_insert(writer->indexes[i], &xid, &isnull, &tuple->t_self, writer->heap, UNIQUE_CHECK_NO, false, &info);
-	}
+		if (writer->indexes[i]->rd_index->indisready)
+			cqrs_entry_insert(writer->heap, writer->indexes[i], GetTopFullTransactionId(), &tuple->t_self);
 }
 
 /*

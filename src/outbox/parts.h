@@ -283,6 +283,11 @@ extern void cqrs_chunk_index(Relation heap, HeapTuple tuple);
 /* Put a body of these records together and return the byte after it. */
 extern char *cqrs_body_write(const char *records, Size length, char *to);
 
+/* ---- entry.c: index entries of chunks ---- */
+
+/* Put the entry of a chunk's row into an index on xid, which is open for writing. */
+extern void cqrs_entry_insert(Relation heap, Relation index, FullTransactionId xid, ItemPointer place);
+
 /* ---- scan.c ---- */
 
 /* Take a chunk's row from a slot, into CurrentMemoryContext; its body stays where it is. */
