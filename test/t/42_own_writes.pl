@@ -8,7 +8,7 @@ use CqrsTest;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $node = new_server('own_writes', q{cqrs.lock_timeout = '60s'});
+my $node = new_server('own_writes', q{cqrs.lock_timeout = '200s'});
 
 sub sql
 {
@@ -25,7 +25,7 @@ sub arrived
 	{
 		sql('UPDATE item SET price = price + 1 WHERE id = 7');
 		$arrived++ if sql(q{SELECT cqrs.token() AS token \gset
-			SELECT cqrs.wait_for('items', :'token', '20 s');
+			SELECT cqrs.wait_for('items', :'token', '60 s');
 			SELECT (SELECT price FROM items WHERE id = 7) = (SELECT price FROM item WHERE id = 7)}) eq "t\nt";
 	}
 	return $arrived;
@@ -61,7 +61,7 @@ sub keeps_nobody
 	is(arrived(5), 5, "while a $what, writes arrive");
 	is(sql("SELECT $condition"), 'f', 'and it waits still');
 	$holder->query_safe('COMMIT');
-	ok(until_true($node, "SELECT $condition", 90), 'it goes on when that has ended');
+	ok(until_true($node, "SELECT $condition", 200), 'it goes on when that has ended');
 	$session->quit;
 	return $holder->quit;
 }
