@@ -28,7 +28,10 @@ begin(CqrsTask *task, const CqrsStep *step)
 	if (!cqrs_worker_extension_there())
 		cqrs_worker_leave();
 	if (!cqrs_restore_exclude())
+	{
+		pgstat_report_activity(STATE_RUNNING, "cqrs: wait for the end of a session that restores");
 		return false;
+	}
 	if (task == NULL)
 	{
 		pgstat_report_activity(STATE_RUNNING, step->activity);

@@ -136,12 +136,12 @@ restore('whole', 'statement by statement', script(1, '--section=pre-data') . scr
 is_whole('whole', 'statement by statement');
 
 make_copy('parts');
-restore('parts', 'in sections', script(1, '--section=pre-data'), script(0, '--section=data'), "CALL probe.look();\n", script(0, '--section=post-data'));
+restore('parts', 'in sections', script(1, '--section=pre-data'), script(1, '--section=data'), "CALL probe.look();\n", script(0, '--section=post-data'));
 is_whole('parts', 'in sections');
 
 # Data alone: triggers are disabled meanwhile, and fire only for what is not replicated afterwards.
 make_copy('data');
-restore('data', 'the schema first', script(1, '--schema-only'), "CALL probe.look();\n", script(0, '--data-only', '--disable-triggers'));
+restore('data', 'the schema first', script(1, '--schema-only'), "CALL probe.look();\n", script(1, '--data-only', '--disable-triggers'));
 is_whole('data', 'the schema first', journal => '3 0, 3 0');
 
 # Triggers that never come, and others that come disabled.
@@ -150,6 +150,16 @@ my $bare = script(1);
 is($bare =~ s/^CREATE TRIGGER cqrs_capture\S* [^;]* ON app\.stock [^;]*;\s+ALTER TABLE app\.stock [^;]*;\n//mg, 2, 'two triggers are left out');
 is($bare =~ s/^(ALTER TABLE public\.part_1) ENABLE ALWAYS( TRIGGER cqrs_capture_\d+);/$1 DISABLE$2;/mg, 1, 'one is disabled');
 restore('bare', 'without some triggers', $bare);
+# As long as a session lasts that restores, workers say that they wait for it; it may say itself that it is done.
+my $session = $node->background_psql('bare');
+my $says = q{EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'cqrs worker' AND datname = 'bare' AND query LIKE '%restores')};
+$session->query_safe('INSERT INTO cqrs_internal.segment SELECT * FROM cqrs_internal.segment WHERE false');
+ok(defined until_true($node, "SELECT $says", 30), 'a worker waits for a session that restores');
+$node->safe_psql('bare', 'DELETE FROM app.stock WHERE id = 8');
+is($node->safe_psql('bare', 'SELECT count(*) FROM pages WHERE id = 8'), 1, 'and does nothing meanwhile');
+$session->query_safe('DISCARD ALL');
+ok(defined until_true($node, "SELECT NOT $says", 30), 'then it goes on');
+$session->quit;
 is_whole('bare', 'without some triggers');
 
 $node->safe_psql('postgres', 'CREATE DATABASE parallel');
