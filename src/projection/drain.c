@@ -89,15 +89,39 @@ build_here(int32 version)
 }
 
 /*
+ * serve_rebuilt has a version serve that is to serve by itself, if it is equal to its definition.
+ */
+static void
+serve_rebuilt(void *argument)
+{
+	const CqrsVersion *version = argument;
+
+	(void) cqrs_build_compare(version->id, true);
+	(void) cqrs_build_take_over(version->id, true);
+}
+
+/*
  * rebuild_here has a version serve that is to serve by itself, as a worker would; the projection is locked.
+ *
+ * What was applied stays so if others are in the way of that: a long report would have every drain fail.
  */
 static void
 rebuild_here(const CqrsVersion *version)
 {
+	ErrorData  *error;
+
 	if (version->rebuild == CQRS_REBUILD_NONE)
 		return;
-	(void) cqrs_build_compare(version->id, true);
-	(void) cqrs_build_take_over(version->id, true);
+	error = cqrs_attempt(serve_rebuilt, unconstify(CqrsVersion *, version), true);
+	if (error == NULL)
+		return;
+	if (error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE)
+		ReThrowError(error);
+	ereport(WARNING,
+			(errcode(error->sqlerrcode),
+			 errmsg("%s", error->message),
+			 error->detail ? errdetail("%s", error->detail) : 0,
+			 errhint("A worker, or the next cqrs.drain, tries again.")));
 }
 
 /*
