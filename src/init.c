@@ -6,6 +6,7 @@
  */
 #include "postgres.h"
 
+#include "base/offer.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "outbox/outbox.h"
@@ -24,6 +25,7 @@ void
 _PG_init(void)
 {
 	cqrs_settings_define();
+	cqrs_offer_init();
 	cqrs_outbox_init();
 	if (!process_shared_preload_libraries_in_progress)
 		return;

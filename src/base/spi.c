@@ -9,6 +9,7 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "base/offer.h"
 #include "base/snapshot.h"
 #include "base/spi.h"
 #include "catalog/pg_authid.h"
@@ -361,14 +362,8 @@ cqrs_spi_modify(CqrsStatement *statement, Snapshot snapshot)
 CqrsOffer *
 cqrs_spi_offer(const char *name, TupleDesc desc, Tuplestorestate *rows, double nrows)
 {
-	EphemeralNamedRelation relation = palloc0(sizeof(EphemeralNamedRelationData));
+	EphemeralNamedRelation relation = cqrs_offer_make(name, desc, rows, nrows);
 
-	relation->md.name = pstrdup(name);
-	relation->md.reliddesc = InvalidOid;
-	relation->md.tupdesc = desc;
-	relation->md.enrtype = ENR_NAMED_TUPLESTORE;
-	relation->md.enrtuples = nrows;
-	relation->reldata = rows;
 	check_result(SPI_register_relation(relation), "SPI_register_relation", name);
 	return relation;
 }
@@ -379,8 +374,7 @@ cqrs_spi_offer(const char *name, TupleDesc desc, Tuplestorestate *rows, double n
 void
 cqrs_spi_refill(CqrsOffer *offer, Tuplestorestate *rows, double nrows)
 {
-	offer->md.enrtuples = nrows;
-	offer->reldata = rows;
+	cqrs_offer_refill(offer, rows, nrows);
 }
 
 /*
@@ -390,6 +384,7 @@ void
 cqrs_spi_withdraw(const char *name)
 {
 	check_result(SPI_unregister_relation(name), "SPI_unregister_relation", name);
+	cqrs_offer_forget(name);
 }
 
 /*

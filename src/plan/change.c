@@ -167,6 +167,40 @@ argument_name(int component)
 }
 
 /*
+ * presence returns the condition that the values which a component counts are there, if that takes less than their sum, which is computed anyway; or NULL.
+ */
+static Node *
+presence(const CqrsLayout *layout, int index)
+{
+	const CqrsComponent *component = list_nth(layout->components, index);
+	bool		summed = false;
+	List	   *columns = NIL;
+	ListCell   *cell;
+
+	foreach(cell, layout->components)
+	{
+		const CqrsComponent *sum = lfirst(cell);
+
+		summed = summed || (sum->kind == CQRS_COMPONENT_SUM && sum->count == index);
+	}
+	if (component->kind != CQRS_COMPONENT_COUNT || !summed || IsA(component->argument, Var) ||
+		!cqrs_layout_operands(component->argument, &columns))
+		return NULL;
+	return cqrs_layout_all_there(columns);
+}
+
+/*
+ * value_of returns what changed rows show of a component: its argument, or of one that only counts whether that is there.
+ */
+static Node *
+value_of(const CqrsLayout *layout, int index)
+{
+	Node	   *condition = presence(layout, index);
+
+	return condition != NULL ? condition : ((CqrsComponent *) list_nth(layout->components, index))->argument;
+}
+
+/*
  * change_column returns the name of a column of program->change.
  */
 static const char *
@@ -194,7 +228,7 @@ changed_rows(const CqrsProgram *program, const int *source_of)
 		add_target(query, lfirst(cell), pstrdup(change_column(program, column++)));
 	foreach(cell, layout->components)
 		if (((CqrsComponent *) lfirst(cell))->argument != NULL)
-			add_target(query, ((CqrsComponent *) lfirst(cell))->argument, argument_name(foreach_current_index(cell)));
+			add_target(query, value_of(layout, foreach_current_index(cell)), argument_name(foreach_current_index(cell)));
 	query->targetList = (List *) redirect((Node *) query->targetList, &redirection);
 	query->jointree = (FromExpr *) redirect((Node *) query->jointree, &redirection);
 	query->rtable = range_table_mutator(query->rtable, redirect, &redirection, 0);
@@ -256,10 +290,11 @@ is_netted(const CqrsComponent *component)
  * append_gains writes what a group gains in a component, and what it loses, from changed rows "d".
  */
 static void
-append_gains(StringInfo sql, const CqrsComponent *component, int index)
+append_gains(StringInfo sql, const CqrsLayout *layout, int index)
 {
+	const CqrsComponent *component = list_nth(layout->components, index);
 	const char *argument = argument_name(index);
-	const char *null = "IS NOT NULL";
+	const char *null = " IS NOT NULL";
 	const char *function;
 
 	switch (component->kind)
@@ -268,9 +303,11 @@ append_gains(StringInfo sql, const CqrsComponent *component, int index)
 			appendStringInfo(sql, ", COALESCE(pg_catalog.sum(d.cqrs_weight), 0) AS %s", component->name);
 			return;
 		case CQRS_COMPONENT_COUNT:
-			if (type_is_rowtype(exprType(component->argument)))
-				null = "IS DISTINCT FROM NULL";
-			appendStringInfo(sql, ", COALESCE(pg_catalog.sum(d.cqrs_weight) FILTER (WHERE d.%s %s), 0) AS %s", argument, null,
+			if (presence(layout, index) != NULL)
+				null = "";
+			else if (type_is_rowtype(exprType(component->argument)))
+				null = " IS DISTINCT FROM NULL";
+			appendStringInfo(sql, ", COALESCE(pg_catalog.sum(d.cqrs_weight) FILTER (WHERE d.%s%s), 0) AS %s", argument, null,
 							 component->name);
 			return;
 		case CQRS_COMPONENT_SCALES:
@@ -381,7 +418,7 @@ cqrs_plan_change(const CqrsProgram *program, Bitmapset *changed)
 			if (inner && is_netted(lfirst(cell)))
 				continue;
 			else if (inner || !netted)
-				append_gains(&columns, lfirst(cell), foreach_current_index(cell));
+				append_gains(&columns, program->query->layout, foreach_current_index(cell));
 			else
 				append_gains_of_net(&columns, lfirst(cell), foreach_current_index(cell));
 		rows = psprintf("%sSELECT %s FROM (%s) AS %s%s%s", inner ? "(" : "", drop_comma(columns.data), rows, prefix, groups.data,

@@ -158,6 +158,15 @@ expression_nullable(Query *tree, Node *expression)
 }
 
 /*
+ * cqrs_key_expression_nullable tells whether an expression over the rows of a query can be null.
+ */
+bool
+cqrs_key_expression_nullable(Query *tree, Node *expression)
+{
+	return expression_nullable(tree, cqrs_compat_flatten_joins(tree, copyObject(expression)));
+}
+
+/*
  * cqrs_key_nullable tells whether an output column can be null.
  */
 bool
@@ -168,7 +177,7 @@ cqrs_key_nullable(Query *tree, AttrNumber column)
 	if (tree->setOperations != NULL || tree->groupingSets != NIL)
 		return true;
 	expression = (Node *) get_tle_by_resno(tree->targetList, column)->expr;
-	return expression_nullable(tree, cqrs_compat_flatten_joins(tree, copyObject(expression)));
+	return cqrs_key_expression_nullable(tree, expression);
 }
 
 /*

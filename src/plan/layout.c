@@ -16,11 +16,14 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
+#include "access/transam.h"
 #include "catalog/pg_aggregate.h"
 #include "catalog/pg_namespace.h"
+#include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
+#include "optimizer/clauses.h"
 #include "optimizer/optimizer.h"
 #include "parser/analyze.h"
 #include "parser/parser.h"
@@ -162,6 +165,85 @@ cqrs_layout_scale(Node *expression)
 		default:
 			return -1;
 	}
+}
+
+/* ---- nulls ---- */
+
+/*
+ * is_number tells whether a type is one of those that sums are of.
+ */
+static bool
+is_number(Oid type)
+{
+	return type == INT2OID || type == INT4OID || type == INT8OID || type == NUMERICOID;
+}
+
+/*
+ * is_arithmetic tells whether an expression is null only if one of its arguments is: one of the server's operators and casts between numbers.
+ */
+static bool
+is_arithmetic(Oid function, List *arguments)
+{
+	ListCell   *cell;
+
+	foreach(cell, arguments)
+		if (!is_number(exprType(lfirst(cell))))
+			return false;
+	return function < FirstUnpinnedObjectId && func_strict(function) && func_volatile(function) == PROVOLATILE_IMMUTABLE;
+}
+
+/*
+ * cqrs_layout_operands lists the columns that make an expression null if, and only if, one of them is; false if that is not all there is to it.
+ */
+bool
+cqrs_layout_operands(Node *expression, List **columns)
+{
+	List	   *arguments;
+	ListCell   *cell;
+
+	while (IsA(expression, RelabelType))
+		expression = (Node *) ((RelabelType *) expression)->arg;
+	if (IsA(expression, Const))
+		return !((Const *) expression)->constisnull;
+	if (!is_number(exprType(expression)))
+		return false;
+	if (IsA(expression, Var))
+	{
+		*columns = list_append_unique(*columns, expression);
+		return true;
+	}
+	if (IsA(expression, OpExpr) && is_arithmetic(get_opcode(((OpExpr *) expression)->opno), ((OpExpr *) expression)->args))
+		arguments = ((OpExpr *) expression)->args;
+	else if (IsA(expression, FuncExpr) && ((FuncExpr *) expression)->funcformat != COERCE_EXPLICIT_CALL &&
+			 is_arithmetic(((FuncExpr *) expression)->funcid, ((FuncExpr *) expression)->args))
+		arguments = ((FuncExpr *) expression)->args;
+	else
+		return false;
+	foreach(cell, arguments)
+		if (!cqrs_layout_operands(lfirst(cell), columns))
+			return false;
+	return true;
+}
+
+/*
+ * cqrs_layout_all_there makes the condition that no column of a list is null; NULL if there are none.
+ */
+Node *
+cqrs_layout_all_there(List *columns)
+{
+	List	   *tests = NIL;
+	ListCell   *cell;
+
+	foreach(cell, columns)
+	{
+		NullTest   *test = makeNode(NullTest);
+
+		test->arg = copyObject(lfirst(cell));
+		test->nulltesttype = IS_NOT_NULL;
+		test->location = -1;
+		tests = lappend(tests, test);
+	}
+	return tests == NIL ? NULL : (Node *) make_ands_explicit(tests);
 }
 
 /* ---- components ---- */
@@ -639,6 +721,29 @@ guard(CqrsLayout *layout)
 }
 
 /*
+ * counted writes the count of an argument's values for the query: without the argument, as far as it can be told from columns whether that is null, for its sum
+ * evaluates it, too.  What cannot be null is not looked at; a column that could be when a row was changed may not be able to by now.
+ */
+static Node *
+counted(Query *tree, const CqrsComponent *component)
+{
+	Aggref	   *count = aggregate_of(F_COUNT_, INT8OID, NULL);
+	List	   *columns = NIL;
+	List	   *nullable = NIL;
+	ListCell   *cell;
+
+	if (component->kind != CQRS_COMPONENT_COUNT || !cqrs_layout_operands(component->argument, &columns))
+		return copyObject(component->stored);
+	foreach(cell, columns)
+		if (cqrs_key_expression_nullable(tree, lfirst(cell)))
+			nullable = lappend(nullable, lfirst(cell));
+	if (nullable != NIL && IsA(component->argument, Var))
+		return copyObject(component->stored);
+	count->aggfilter = (Expr *) cqrs_layout_all_there(nullable);
+	return (Node *) count;
+}
+
+/*
  * store makes the query that yields what the table holds: all groups, with the hidden columns.
  */
 static void
@@ -650,7 +755,7 @@ store(CqrsLayout *layout)
 	if (tree->havingQual != NULL)
 		guard(layout);
 	foreach(cell, layout->components)
-		append_hidden(tree, copyObject(((CqrsComponent *) lfirst(cell))->stored), ((CqrsComponent *) lfirst(cell))->name);
+		append_hidden(tree, counted(tree, lfirst(cell)), ((CqrsComponent *) lfirst(cell))->name);
 	if (tree->havingQual != NULL)
 		append_hidden(tree, is_true(tree->havingQual), CQRS_SHOWN);
 	tree->havingQual = NULL;

@@ -163,8 +163,9 @@ extern bool cqrs_unique_infer(Query *tree, Bitmapset **columns);
 
 /* ---- key.c ---- */
 
-/* Can the output column be null?  False is a proof. */
+/* Can the output column, or an expression over the query's rows, be null?  False is a proof. */
 extern bool cqrs_key_nullable(Query *tree, AttrNumber column);
+extern bool cqrs_key_expression_nullable(Query *tree, Node *expression);
 
 /* The key of a version's table that has no constraint for it: because it is still being built, if the key cannot be null, or holds one row. */
 extern bool cqrs_key_of_version(Oid table, Bitmapset **columns);
@@ -232,6 +233,10 @@ extern Node *cqrs_layout_where(Node *condition, Node *expression);
 
 /* Is this the server's min or max? */
 extern bool cqrs_layout_extremum(Oid function);
+
+/* The columns that make an expression null if, and only if, one is: List of Var *; false if that cannot be said.  The condition that none is null, or NULL. */
+extern bool cqrs_layout_operands(Node *expression, List **columns);
+extern Node *cqrs_layout_all_there(List *columns);
 
 /* Do equal values of an expression always look the same? */
 extern bool cqrs_layout_exact(Node *expression);

@@ -37,6 +37,9 @@
 #include "utils/rel.h"
 #include "utils/relcache.h"
 
+/* How full the pages of a version's table are filled, in percent. */
+#define FILLFACTOR 90
+
 /* What a query's answer may depend on besides data: recorded, and in force whenever the query runs. */
 static const char *const recorded_settings[] = {
 	"TimeZone", "DateStyle", "IntervalStyle", "extra_float_digits", "lc_monetary", "lc_numeric", "lc_time",
@@ -445,6 +448,8 @@ has_columns(Oid definition, List *names)
 
 /*
  * define_by_query makes a version's definition, and a table with its columns and hidden ones.
+ *
+ * Its pages are not filled up: a row that finds room in its own page is updated without an entry in any index.
  */
 static void
 define_by_query(CqrsVersion *version, const CqrsRequest *request, const char *schema)
@@ -462,8 +467,8 @@ define_by_query(CqrsVersion *version, const CqrsRequest *request, const char *sc
 	check_select(version->definition);
 	program = cqrs_plan_derive(version->definition, InvalidOid, version->key, version->nkeys);
 	version->table = create_table(schema, request->name,
-								  psprintf("CREATE TABLE %s AS %s WITH NO DATA", cqrs_name_qualified(schema, request->name),
-										   cqrs_plan_evaluate(program)));
+								  psprintf("CREATE TABLE %s WITH (fillfactor = %d) AS %s WITH NO DATA", cqrs_name_qualified(schema, request->name),
+										   FILLFACTOR, cqrs_plan_evaluate(program)));
 	version->settings = record_settings(NULL);
 }
 
