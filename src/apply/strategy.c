@@ -214,43 +214,6 @@ cqrs_strategy_find(const CqrsWork *work, CqrsStatementKind kind, uint64 sources,
 }
 
 /*
- * recompute finds the keys that a window affects, and recomputes those only; returns whether it came to a full evaluation.
- *
- * The one row of a definition without a key is evaluated if anything affects it.
- */
-static bool
-recompute(const CqrsWork *work)
-{
-	const CqrsProgram *program = cqrs_program_of(work->entry);
-	Tuplestorestate *affected;
-	int64		naffected = cqrs_strategy_find(work, CQRS_STATEMENT_AFFECTED, ~UINT64CONST(0), &affected);
-	List	   *patterns = NIL;
-	bool		full = naffected < 0;
-	ListCell   *cell;
-
-	cqrs_effort_strategy("keys");
-	cqrs_effort_keys(Max(naffected, 0));
-	if (naffected > 0 && program->nkeys > 0)
-	{
-		patterns = cqrs_pattern_split(program, affected, naffected, program->affected, NULL);
-		full = !cqrs_strategy_choose(work->entry, patterns);
-	}
-	else
-		tuplestore_end(affected);
-	if (full || (naffected > 0 && program->nkeys == 0))
-		cqrs_strategy_full(work->entry, work->snapshot);
-	foreach(cell, patterns)
-	{
-		CqrsPattern *pattern = lfirst(cell);
-
-		if (!full)
-			cqrs_pattern_recompute(work->entry, pattern, work->snapshot);
-		tuplestore_end(pattern->rows);
-	}
-	return full;
-}
-
-/*
  * has_keys tells whether affected keys can be found for all that has changed.
  */
 static bool
@@ -285,6 +248,51 @@ recompute_cost(const CqrsWork *work)
 	cqrs_spi_withdraw(CQRS_AFFECTED);
 	tuplestore_end(none);
 	return cost;
+}
+
+/*
+ * recompute finds the keys that a window affects, and recomputes those only; returns whether it came to a full evaluation.
+ *
+ * The one row of a definition without a key is evaluated if anything affects it.  Where a change of one row can affect many others, keys are not even looked
+ * for if recomputing as many as the planner expects is not worth it.
+ */
+static bool
+recompute(const CqrsWork *work)
+{
+	const CqrsProgram *program = cqrs_program_of(work->entry);
+	Tuplestorestate *affected;
+	int64		naffected;
+	List	   *patterns = NIL;
+	bool		full;
+	ListCell   *cell;
+
+	if (program->spreads && !is_worth_it(work->entry, recompute_cost(work)))
+	{
+		cqrs_strategy_full(work->entry, work->snapshot);
+		return true;
+	}
+	naffected = cqrs_strategy_find(work, CQRS_STATEMENT_AFFECTED, ~UINT64CONST(0), &affected);
+	full = naffected < 0;
+	cqrs_effort_strategy("keys");
+	cqrs_effort_keys(Max(naffected, 0));
+	if (naffected > 0 && program->nkeys > 0)
+	{
+		patterns = cqrs_pattern_split(program, affected, naffected, program->affected, NULL);
+		full = !cqrs_strategy_choose(work->entry, patterns);
+	}
+	else
+		tuplestore_end(affected);
+	if (full || (naffected > 0 && program->nkeys == 0))
+		cqrs_strategy_full(work->entry, work->snapshot);
+	foreach(cell, patterns)
+	{
+		CqrsPattern *pattern = lfirst(cell);
+
+		if (!full)
+			cqrs_pattern_recompute(work->entry, pattern, work->snapshot);
+		tuplestore_end(pattern->rows);
+	}
+	return full;
 }
 
 /*

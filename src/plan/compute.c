@@ -21,10 +21,10 @@
 #include "utils/ruleutils.h"
 
 /*
- * affected_entry makes the range table entry of the affected keys; see delta_entry in affected.c.
+ * cqrs_compute_affected makes the range table entry of the affected keys; see delta_entry in affected.c.
  */
-static RangeTblEntry *
-affected_entry(const CqrsProgram *program)
+RangeTblEntry *
+cqrs_compute_affected(const CqrsProgram *program)
 {
 	RangeTblEntry *entry = makeNode(RangeTblEntry);
 	List	   *columns = NIL;
@@ -39,18 +39,28 @@ affected_entry(const CqrsProgram *program)
 }
 
 /*
- * matches makes the condition, one query level down, that a key's column equals that of the affected key.
+ * cqrs_compute_matches makes the condition that a key's column equals that of the affected key.
+ */
+Node *
+cqrs_compute_matches(const CqrsProgram *program, int key, Index affected, Node *mine)
+{
+	Form_pg_attribute column = TupleDescAttr(program->affected, key);
+	Var		   *theirs = makeVar(affected, key + 1, column->atttypid, column->atttypmod, column->attcollation, 0);
+
+	return (Node *) make_opclause(cqrs_key_equality(column->atttypid), BOOLOID, false, (Expr *) theirs, (Expr *) mine,
+								  InvalidOid, column->attcollation);
+}
+
+/*
+ * matches makes the condition, one query level down, that a key's column of the definition equals that of the affected key.
  */
 static Node *
 matches(const CqrsProgram *program, int key)
 {
-	Form_pg_attribute column = TupleDescAttr(program->affected, key);
-	Var		   *affected = makeVar(1, key + 1, column->atttypid, column->atttypmod, column->attcollation, 0);
 	Node	   *mine = copyObject(list_nth(program->query->keys, key));
 
 	IncrementVarSublevelsUp(mine, 1, 0);
-	return (Node *) make_opclause(cqrs_key_equality(column->atttypid), BOOLOID, false, (Expr *) affected, (Expr *) mine,
-								  InvalidOid, column->attcollation);
+	return cqrs_compute_matches(program, key, 1, mine);
 }
 
 /*
@@ -68,7 +78,7 @@ is_among(const CqrsProgram *program, List *conditions)
 	reference->rtindex = 1;
 	query->commandType = CMD_SELECT;
 	query->canSetTag = true;
-	query->rtable = list_make1(affected_entry(program));
+	query->rtable = list_make1(cqrs_compute_affected(program));
 	query->jointree = makeFromExpr(list_make1(reference), (Node *) make_ands_explicit(conditions));
 	exists->subLinkType = EXISTS_SUBLINK;
 	exists->subselect = (Node *) query;
@@ -77,12 +87,11 @@ is_among(const CqrsProgram *program, List *conditions)
 }
 
 /*
- * compute_filtered makes the statement from the definition's tree.
+ * compute_filtered makes the statement from the definition's tree, which it modifies.
  */
 static char *
-compute_filtered(const CqrsProgram *program, uint32 nulls)
+compute_filtered(const CqrsProgram *program, Query *tree, uint32 nulls)
 {
-	Query	   *tree = copyObject(program->query->tree);
 	List	   *equalities = NIL;
 
 	for (int i = 0; i < program->nkeys; i++)
@@ -108,14 +117,35 @@ compute_filtered(const CqrsProgram *program, uint32 nulls)
 }
 
 /*
+ * compute_from makes the statement from the definition's tree, which it modifies, or from what it evaluates to.
+ */
+static char *
+compute_from(const CqrsProgram *program, Query *tree, uint32 nulls)
+{
+	if (program->query->filtered)
+		return compute_filtered(program, tree, nulls);
+	return cqrs_match_chosen(program, psprintf("(%s)", pg_get_querydef(tree, false)), nulls);
+}
+
+/*
  * cqrs_plan_compute makes the statement that recomputes affected keys of one null pattern, all at once.
  */
 char *
 cqrs_plan_compute(const CqrsProgram *program, uint32 nulls)
 {
-	if (program->query->filtered)
-		return compute_filtered(program, nulls);
-	return cqrs_match_chosen(program, cqrs_match_definition(program), nulls);
+	List	   *trees = cqrs_narrow(program, nulls);
+	StringInfoData sql;
+	ListCell   *cell;
+
+	if (trees == NIL && !program->query->filtered)
+		return cqrs_match_chosen(program, cqrs_match_definition(program), nulls);
+	if (trees == NIL)
+		trees = list_make1(copyObject(program->query->tree));
+	initStringInfo(&sql);
+	foreach(cell, trees)
+		appendStringInfo(&sql, list_length(trees) > 1 ? "%s(%s)" : "%s%s", sql.len ? " UNION ALL " : "",
+						 compute_from(program, lfirst(cell), nulls));
+	return sql.data;
 }
 
 /*

@@ -116,14 +116,26 @@ static void
 find_readable(CqrsProgram *program)
 {
 	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(program->definition));
-	Oid			owner;
 
 	if (!HeapTupleIsValid(tuple))
 		elog(ERROR, "cache lookup failed for relation %u", program->definition);
-	owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
+	program->query->owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
 	ReleaseSysCache(tuple);
 	for (int i = 0; i < program->nsources; i++)
-		program->sources[i].readable = program->sources[i].direct || may_read(&program->sources[i], owner);
+		program->sources[i].readable = program->sources[i].direct || may_read(&program->sources[i], program->query->owner);
+}
+
+/*
+ * is_filtered tells whether a condition on the key may be added to WHERE: it keeps out no row that another one's is made of.
+ */
+static bool
+is_filtered(const CqrsProgram *program, Query *tree)
+{
+	bool		result = tree->setOperations == NULL && tree->groupingSets == NIL;
+
+	for (int i = 0; i < program->nkeys; i++)
+		result = result && cqrs_output_mixed(tree, get_tle_by_resno(tree->targetList, program->key[i])) == NULL;
+	return result;
 }
 
 /*
@@ -138,7 +150,8 @@ take_apart(CqrsProgram *program, Query *tree)
 	if (!tree->hasDistinctOn)
 		tree->sortClause = NIL;
 	query->tree = tree;
-	query->filtered = tree->setOperations == NULL && tree->groupingSets == NIL;
+	query->keys = NIL;
+	query->filtered = is_filtered(program, tree);
 	program->nested = !query->filtered;
 	foreach(cell, query->skeletons)
 		program->nested = program->nested || ((CqrsSkeleton *) lfirst(cell))->partial;
@@ -147,19 +160,65 @@ take_apart(CqrsProgram *program, Query *tree)
 }
 
 /*
+ * find_ways finds the ways in which changes reach keys; says why there are none, or NULL.
+ */
+static const char *
+find_ways(CqrsProgram *program, Query *tree, bool with_peers)
+{
+	CqrsQuery	nothing = {.owner = program->query->owner};
+	const char *obstacle;
+
+	*program->query = nothing;
+	program->nested = false;
+	for (int i = 0; i < program->nsources; i++)
+	{
+		program->sources[i].imaged = NULL;
+		program->sources[i].keys = false;
+		program->sources[i].reason = NULL;
+	}
+	obstacle = cqrs_skeleton_derive(program, tree, with_peers);
+	if (obstacle != NULL)
+		return obstacle;
+	take_apart(program, tree);
+	return cqrs_keys_derive(program);
+}
+
+/*
+ * without_way counts the sources whose changes reach keys in no known way.
+ */
+static int
+without_way(const CqrsProgram *program, const char *obstacle)
+{
+	int			result = 0;
+
+	for (int i = 0; i < program->nsources; i++)
+		result += obstacle != NULL || !program->sources[i].keys;
+	return result;
+}
+
+/*
  * choose_strategy decides how each source is followed.
+ *
+ * Where rows are chosen from others or compared with others, a change of those is looked for only if nothing else will do: it makes for more statements.
  */
 static void
 choose_strategy(CqrsProgram *program, Query *tree)
 {
 	const char *obstacle;
+	int			lost;
 
 	find_readable(program);
-	obstacle = cqrs_skeleton_derive(program, tree);
-	if (obstacle == NULL)
+	obstacle = find_ways(program, tree, false);
+	lost = without_way(program, obstacle);
+	if (lost > 0)
 	{
-		take_apart(program, tree);
-		obstacle = cqrs_keys_derive(program);
+		const char *other = find_ways(program, tree, true);
+
+		program->spreads = without_way(program, other) < lost;
+		if (program->spreads)
+			obstacle = other;
+		else
+			obstacle = find_ways(program, tree, false);
 	}
 	if (obstacle != NULL)
 		cqrs_full_derive(program, obstacle);

@@ -59,10 +59,10 @@ plain_column(Node *node)
 }
 
 /*
- * equated finds the column of 'relation' that the conditions equate with a key's column, by the equality that tells keys apart, or NULL.
+ * cqrs_keys_equated finds the column of 'relation' that the conditions equate with a key's column, by the equality that tells keys apart, or NULL.
  */
-static Var *
-equated(const Var *key, Index relation, List *conjuncts)
+Var *
+cqrs_keys_equated(const Var *key, Index relation, List *conjuncts)
 {
 	ListCell   *cell;
 
@@ -108,7 +108,7 @@ bring_near(CqrsTerm *term, List *conjuncts)
 
 		if (!IsA(key, Var) || key->varno == term->relation)
 			continue;
-		near = equated(key, term->relation, conjuncts);
+		near = cqrs_keys_equated(key, term->relation, conjuncts);
 		if (near == NULL)
 			continue;
 		lfirst(cell) = near;

@@ -92,19 +92,63 @@ cqrs_output_mixed(Query *tree, const TargetEntry *target)
 }
 
 /*
+ * cqrs_output_peers tells whether a query's rows are chosen from others or compared with others, and which these are can be told from the rows: by a column
+ * that all windows and DISTINCT ON name, or because the query is of one row of another.
+ */
+bool
+cqrs_output_peers(Query *tree)
+{
+	bool		limited = tree->limitCount != NULL || tree->limitOffset != NULL;
+	ListCell   *cell;
+
+	if ((!limited && !tree->hasDistinctOn && !tree->hasWindowFuncs) || tree->groupingSets != NIL || cqrs_output_one_row(tree))
+		return false;
+	if (contain_vars_of_level((Node *) tree, 1))
+		return true;
+	foreach(cell, tree->targetList)
+		if (cqrs_output_mixed(tree, lfirst(cell)) == NULL)
+			return true;
+	return false;
+}
+
+/*
+ * cqrs_output_partition_equality returns the operator by which such a column of all windows and DISTINCT ON is the same.
+ */
+Oid
+cqrs_output_partition_equality(Query *tree, const TargetEntry *target)
+{
+	List	   *clause = tree->distinctClause;
+	ListCell   *cell;
+
+	if (tree->hasWindowFuncs)
+		clause = ((WindowClause *) linitial(tree->windowClause))->partitionClause;
+	foreach(cell, clause)
+	{
+		SortGroupClause *column = lfirst(cell);
+
+		if (column->tleSortGroupRef == target->ressortgroupref)
+			return column->eqop;
+	}
+	elog(ERROR, "column %d is in no partition", target->resno);
+	return InvalidOid;
+}
+
+/*
  * cqrs_output_agrees looks through what a query makes of its rows.
  */
 CqrsAgreement
-cqrs_output_agrees(Query *tree, const TargetEntry *target, const char **why)
+cqrs_output_agrees(Query *tree, const TargetEntry *target, bool peers, const char **why)
 {
 	CqrsAgreement result;
 	ListCell   *cell;
 
-	*why = cqrs_output_mixed(tree, target);
+	*why = peers ? NULL : cqrs_output_mixed(tree, target);
 	if (*why == NULL && cqrs_output_one_row(tree))
 		*why = "is of the one row of an aggregate";
-	result = Max(keep(tree, tree->groupClause, target), keep(tree, tree->distinctClause, target));
-	foreach(cell, tree->hasWindowFuncs ? tree->windowClause : NIL)
+	result = keep(tree, tree->groupClause, target);
+	if (!peers || !tree->hasDistinctOn)
+		result = Max(result, keep(tree, tree->distinctClause, target));
+	foreach(cell, tree->hasWindowFuncs && !peers ? tree->windowClause : NIL)
 		result = Max(result, keep(tree, ((WindowClause *) lfirst(cell))->partitionClause, target));
 	if (*why == NULL && result == CQRS_STRAYS)
 		*why = "depends on how equal values of a group look";

@@ -86,6 +86,7 @@ typedef struct CqrsProgram
 	TupleDesc	affected;		/* the key's columns, in key order, under names of our own */
 	Bitmapset  *key_nullable;	/* indexes into key (from 0) of columns that can be null */
 	bool		nested;			/* the definition has more than one level: how to recompute keys, and whether to, is a matter of cost */
+	bool		spreads;		/* a change of one row affects all those that are compared with it: how many, the planner can tell */
 	bool		key_unique;		/* proved by the query (GROUP BY, primary key): no need to look for duplicates */
 	int			nsources;
 	CqrsProgramSource *sources;

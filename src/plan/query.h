@@ -43,6 +43,26 @@ typedef struct CqrsUnmatched
 	List	   *clauses;		/* of Node * */
 } CqrsUnmatched;
 
+/* A column of a part of the definition. */
+typedef struct CqrsPartColumn
+{
+	Node	   *written;		/* as its query writes it */
+	Node	   *expression;		/* over the skeleton */
+	Node	   *peer;			/* the same of the rows that are computed, over the skeleton: where rows are compared; else NULL */
+	Oid			equality;		/* by which the two are the same, */
+	bool		null;			/* or both are null */
+} CqrsPartColumn;
+
+/* A query in FROM of the definition, or the definition itself, of whose rows only some are wanted where keys are recomputed. */
+typedef struct CqrsPart
+{
+	List	   *place;			/* of integer: how to get to it from the definition, by range table indexes */
+	const CqrsJoin *join;		/* what it reads */
+	List	   *columns;		/* of CqrsPartColumn *: what keeps its rows apart, so that others do not matter to them */
+	bool		peers;			/* it computes rows of others that they are compared with */
+	bool		split;			/* a column may be null: other skeletons have the rest of its rows */
+} CqrsPart;
+
 /*
  * What stands for a definition where affected keys are looked for: one level of joins of all the tables that it reads at whatever depth, without grouping.
  *
@@ -56,6 +76,7 @@ typedef struct CqrsSkeleton
 	List	   *keys;			/* of Node *: the key's columns */
 	int		   *source_of;		/* by relation: index of its source in the program */
 	bool		partial;		/* it is not the whole of the definition, but for its grouping */
+	List	   *parts;			/* of CqrsPart * */
 } CqrsSkeleton;
 
 /*
@@ -116,8 +137,10 @@ typedef struct CqrsQuery
 	CqrsLayout *layout;			/* NULL if the table has no hidden columns */
 	Query	   *plain;			/* with a layout: the level with all joins in one FROM and no grouping, from which changes are computed */
 	List	   *keys;			/* of Node *: the key's columns as written, join aliases and all */
+	Oid			owner;			/* of the definition */
 	bool		filtered;		/* a condition on the key may be added to WHERE */
 	List	   *skeletons;		/* of CqrsSkeleton *: one for each choice among branches of set operations and grouping sets; NIL if there is none */
+	bool		apart;			/* what one skeleton is of, no other is: they can be recomputed each by itself */
 	List	  **terms;			/* by source: List of CqrsTerm *, NIL for those that are full */
 } CqrsQuery;
 
@@ -178,8 +201,11 @@ extern bool cqrs_key_exact(Oid type, Oid collation);
 
 /* ---- skeleton.c ---- */
 
-/* Makes the skeletons of a definition (query->skeletons); returns why there are none, or NULL. */
-extern const char *cqrs_skeleton_derive(CqrsProgram *program, Query *tree);
+/*
+ * Makes the skeletons of a definition (query->skeletons); returns why there are none, or NULL.  'with_peers': rows that are chosen from others or compared
+ * with others are there beside those, so that changes of these are seen to reach them; it makes for more statements.
+ */
+extern const char *cqrs_skeleton_derive(CqrsProgram *program, Query *tree, bool with_peers);
 
 /* ---- output.c ---- */
 
@@ -194,8 +220,15 @@ typedef enum CqrsAgreement
 /* Why a row can change another one that differs from it in a column: LIMIT, DISTINCT ON or a window; NULL if it cannot. */
 extern const char *cqrs_output_mixed(Query *tree, const TargetEntry *target);
 
-/* That of a column that depends on the columns read alone; if it strays, 'why' in words that follow the column's name. */
-extern CqrsAgreement cqrs_output_agrees(Query *tree, const TargetEntry *target, const char **why);
+/* Can it be told from a row which others it is chosen from or compared with?  And by which operator values of a column that tells it are the same. */
+extern bool cqrs_output_peers(Query *tree);
+extern Oid	cqrs_output_partition_equality(Query *tree, const TargetEntry *target);
+
+/*
+ * That of a column that depends on the columns read alone; if it strays, 'why' in words that follow the column's name.  With 'peers' a change of rows that
+ * it is chosen from or compared with does not count.
+ */
+extern CqrsAgreement cqrs_output_agrees(Query *tree, const TargetEntry *target, bool peers, const char **why);
 
 /* The same for a column of a set operation, given that of one of its branches. */
 extern CqrsAgreement cqrs_output_set_agrees(Query *tree, int column, Node *expression, const char **why);
@@ -207,6 +240,9 @@ extern bool cqrs_output_one_row(const Query *tree);
 
 /* Sets strategy, reason and terms of each source, from the skeletons; returns why there are none, or NULL. */
 extern const char *cqrs_keys_derive(CqrsProgram *program);
+
+/* The column of a relation that conditions equate with a key's column, by the equality that tells keys apart, or NULL. */
+extern Var *cqrs_keys_equated(const Var *key, Index relation, List *conjuncts);
 
 /* Has images hold what statements read of deltas if all relations on all paths stand for old images, too. */
 extern void cqrs_keys_image_united(CqrsProgram *program);
@@ -254,6 +290,22 @@ extern bool cqrs_delta_recomputes(const CqrsProgram *program);
 
 /* Is more of an occurrence in the plain query asked for than columns of its own? */
 extern bool cqrs_delta_whole_row(const CqrsProgram *program, Index relation);
+
+/* ---- compute.c ---- */
+
+/* The range table entry of the affected keys. */
+extern RangeTblEntry *cqrs_compute_affected(const CqrsProgram *program);
+
+/* The condition that a key's column, as it is written one query level down, equals that of the affected keys, the relation of that number. */
+extern Node *cqrs_compute_matches(const CqrsProgram *program, int key, Index affected, Node *mine);
+
+/* ---- narrow.c ---- */
+
+/*
+ * The definition, of which parts are narrowed to what the affected keys of one null pattern want: List of Query *, which together have all rows of
+ * theirs, each once, and others; NIL if nothing can be narrowed.
+ */
+extern List *cqrs_narrow(const CqrsProgram *program, uint32 nulls);
 
 /* ---- open.c ---- */
 

@@ -24,39 +24,11 @@
 #include "parser/parse_agg.h"
 #include "parser/parse_coerce.h"
 #include "parser/parsetree.h"
-#include "plan/query.h"
+#include "plan/skeleton.h"
 #include "utils/lsyscache.h"
 
 /* More choices among branches than this, and there would be too many statements. */
 #define CHOICES_LIMIT 16
-
-/* A column that a query puts out, over the skeleton's relations; or NULL and why it is not known, in words that follow its name. */
-typedef struct Output
-{
-	Node	   *expression;
-	const char *why;
-	bool		loose;			/* what it puts out is equal to the expression, but may look different */
-} Output;
-
-/* What an entry of a query's range table is in the skeleton. */
-typedef struct Leaf
-{
-	Index		relation;		/* a table, or 0 */
-	List	   *outputs;		/* of Output *: a subquery's */
-	const char *why;			/* nothing is known of its columns */
-} Leaf;
-
-/* A query being put into the skeleton. */
-typedef struct Level
-{
-	struct Level *above;		/* the query around it, or NULL */
-	Query	   *tree;
-	Leaf	   *leaves;			/* by range table index */
-	int			depth;
-	bool		nullable;		/* an outer join may null-extend its rows */
-	List	   *positive;		/* of SubLink *: x = ANY (SELECT …), AND-ed in WHERE or an inner join's condition */
-	List	   *set;			/* of integer: what is grouped by, with grouping sets */
-} Level;
 
 /* A skeleton in the making. */
 typedef struct Builder
@@ -66,31 +38,24 @@ typedef struct Builder
 	Query	   *tree;			/* the definition */
 	List	   *forks;			/* of integer: the number of branches at each place met so far where there is a choice */
 	List	   *choices;		/* of integer: the branches taken, those of places to come included */
+	bool		entangled;		/* rows of the definition are made of more than one combination of branches */
+	bool		with_peers;		/* rows that are chosen from others, or compared with others, are there beside those */
 	const char *obstacle;
 } Builder;
 
-/* State of writing an expression anew. */
-typedef struct Rewriting
-{
-	Level	   *level;
-	List	   *answers;		/* of Output *: what the subquery of an ANY puts out */
-	List	   *blind;			/* of Node *: columns in it of which only matters what they are equal to */
-	const char *why;			/* why it cannot be written, once that is found */
-	bool		loose;			/* it mentions a column that is loose */
-} Rewriting;
-
-static CqrsJoin *build_query(Builder *builder, Level *level, List **outputs);
+static CqrsJoin *build_query(Builder *builder, CqrsLevel *level, List **outputs);
 
 /* ---- choices ---- */
 
 /*
- * choose takes one of so many branches: the one that is the turn of.
+ * choose takes one of so many branches: the one that is the turn of.  'apart': each row of the definition is of one of them.
  */
 static int
-choose(Builder *builder, int nbranches)
+choose(Builder *builder, int nbranches, bool apart)
 {
 	int			place = list_length(builder->forks);
 
+	builder->entangled = builder->entangled || !apart;
 	builder->forks = lappend_int(builder->forks, nbranches);
 	if (place == list_length(builder->choices))
 		builder->choices = lappend_int(builder->choices, 0);
@@ -116,171 +81,15 @@ choose_next(Builder *builder)
 	return false;
 }
 
-/* ---- expressions ---- */
-
-static Node *rewrite_mutator(Node *node, Rewriting *rewriting);
-
-/*
- * blind_to_looks lists the columns in an expression of which it sees only what they are equal to: itself, or the sides of an equality.
- */
-static List *
-blind_to_looks(Node *expression)
-{
-	OpExpr	   *operation = (OpExpr *) expression;
-
-	if (IsA(expression, Var))
-		return list_make1(expression);
-	if (IsA(expression, OpExpr) && list_length(operation->args) == 2 &&
-		operation->opno == cqrs_key_equality(exprType(linitial(operation->args))))
-		return list_copy(operation->args);
-	return NIL;
-}
-
-/*
- * take_output writes what a subquery puts out.
- */
-static Node *
-take_output(const Output *output, bool blind, Rewriting *rewriting)
-{
-	rewriting->why = output->why;
-	if (output->loose && !blind)
-		rewriting->why = "depends on how equal values of a group look";
-	rewriting->loose = rewriting->loose || output->loose;
-	return copyObject(output->expression);
-}
-
-/*
- * rewrite_alias writes what a column of a join's alias stands for.
- */
-static Node *
-rewrite_alias(Level *level, const RangeTblEntry *entry, AttrNumber attnum, bool blind, Rewriting *rewriting)
-{
-	Rewriting	inner = {.level = level};
-	Node	   *result;
-
-	if (attnum == InvalidAttrNumber)
-	{
-		rewriting->why = "is made of a whole row";
-		return NULL;
-	}
-	inner.blind = blind ? blind_to_looks(list_nth(entry->joinaliasvars, attnum - 1)) : NIL;
-	result = rewrite_mutator(list_nth(entry->joinaliasvars, attnum - 1), &inner);
-	rewriting->why = inner.why;
-	rewriting->loose = rewriting->loose || inner.loose;
-	return result;
-}
-
-/*
- * rewrite_column writes a column over the skeleton.
- */
-static Node *
-rewrite_column(const Var *var, Rewriting *rewriting)
-{
-	Level	   *level = rewriting->level;
-	bool		blind = list_member_ptr(rewriting->blind, var);
-	RangeTblEntry *entry;
-	Leaf	   *leaf;
-
-	for (Index up = 0; up < var->varlevelsup; up++)
-		level = level->above;
-	entry = rt_fetch(var->varno, level->tree->rtable);
-	if (entry->rtekind == RTE_JOIN)
-		return rewrite_alias(level, entry, var->varattno, blind, rewriting);
-	leaf = &level->leaves[var->varno];
-	if (leaf->relation != 0)
-		return (Node *) makeVar(leaf->relation, var->varattno, var->vartype, var->vartypmod, var->varcollid, 0);
-	rewriting->why = leaf->why;
-	if (leaf->why == NULL && var->varattno == InvalidAttrNumber)
-		rewriting->why = "is made of a whole row";
-	if (rewriting->why != NULL)
-		return NULL;
-	return take_output(list_nth(leaf->outputs, var->varattno - 1), blind, rewriting);
-}
-
-/*
- * rewrite_grouping writes what GROUPING answers under the grouping set chosen: a bit for each of its arguments that is left out.
- */
-static Node *
-rewrite_grouping(const GroupingFunc *grouping, const Level *level)
-{
-	int32		answer = 0;
-	ListCell   *cell;
-
-	for (Index up = 0; up < grouping->agglevelsup; up++)
-		level = level->above;
-	foreach(cell, level->tree->groupingSets != NIL ? grouping->refs : NIL)
-		answer = answer << 1 | !list_member_int(level->set, lfirst_int(cell));
-	return (Node *) makeConst(INT4OID, -1, InvalidOid, sizeof(int32), Int32GetDatum(answer), false, true);
-}
-
-/*
- * unknown_kind names what a node computes that no expression over rows of tables can, or NULL.
- */
-static const char *
-unknown_kind(Node *node)
-{
-	switch (nodeTag(node))
-	{
-		case T_Aggref:
-			return "is an aggregate";
-		case T_WindowFunc:
-			return "is a window function's answer";
-		case T_SubLink:
-			return "is a subquery's answer";
-		case T_Param:
-			return "is a parameter";
-		case T_FuncExpr:
-			return ((FuncExpr *) node)->funcretset ? "is a set-returning function's answer" : NULL;
-		case T_OpExpr:
-			return ((OpExpr *) node)->opretset ? "is a set-returning function's answer" : NULL;
-		default:
-			return NULL;
-	}
-}
-
-/*
- * rewrite_mutator writes an expression of a query over the skeleton, as far as it is possible.
- */
-static Node *
-rewrite_mutator(Node *node, Rewriting *rewriting)
-{
-	if (node == NULL || rewriting->why != NULL)
-		return NULL;
-	if (IsA(node, Var))
-		return rewrite_column((Var *) node, rewriting);
-	if (IsA(node, Param) && rewriting->answers != NIL && ((Param *) node)->paramkind == PARAM_SUBLINK)
-		return take_output(list_nth(rewriting->answers, ((Param *) node)->paramid - 1),
-						   list_member_ptr(rewriting->blind, node), rewriting);
-	if (IsA(node, GroupingFunc))
-		return rewrite_grouping((GroupingFunc *) node, rewriting->level);
-	rewriting->why = unknown_kind(node);
-	if (rewriting->why != NULL)
-		return NULL;
-	return expression_tree_mutator(node, rewrite_mutator, rewriting);
-}
-
-/*
- * rewrite writes an expression of a query over the skeleton, or says why it cannot be.
- */
-static Output
-rewrite(Level *level, Node *node, List *answers)
-{
-	Rewriting	rewriting = {.level = level, .answers = answers, .blind = blind_to_looks(node)};
-	Output		result;
-
-	result.expression = rewrite_mutator(node, &rewriting);
-	result.why = rewriting.why;
-	result.loose = rewriting.loose;
-	return result;
-}
+/* ---- conditions ---- */
 
 /*
  * take_conditions appends those parts of a condition that can be written over the skeleton.
  */
 static List *
-take_conditions(Builder *builder, Level *level, Node *condition, List *answers, List *conjuncts)
+take_conditions(Builder *builder, CqrsLevel *level, Node *condition, List *answers, List *conjuncts)
 {
-	Output		clause;
+	CqrsOutput		clause;
 	ListCell   *cell;
 
 	if (condition == NULL)
@@ -291,7 +100,7 @@ take_conditions(Builder *builder, Level *level, Node *condition, List *answers, 
 			conjuncts = take_conditions(builder, level, lfirst(cell), answers, conjuncts);
 		return conjuncts;
 	}
-	clause = rewrite(level, condition, answers);
+	clause = cqrs_express(level, condition, answers);
 	if (clause.why == NULL)
 		return cqrs_join_conjuncts(conjuncts, clause.expression, level->depth);
 	builder->skeleton->partial = true;
@@ -332,7 +141,7 @@ named_like_ours(const char *name)
  * One that the projection's owner may read through a view only is there, but nothing is known of it: statements name tables themselves.
  */
 static CqrsJoin *
-add_table(Builder *builder, Leaf *leaf, RangeTblEntry *entry)
+add_table(Builder *builder, CqrsLeaf *leaf, RangeTblEntry *entry)
 {
 	CqrsSkeleton *skeleton = builder->skeleton;
 	CqrsJoin   *join = palloc0(sizeof(CqrsJoin));
@@ -356,30 +165,46 @@ add_table(Builder *builder, Leaf *leaf, RangeTblEntry *entry)
 }
 
 /*
- * add_subquery puts a subquery in place of its name.
+ * is_plain tells whether each row that a query puts out is one of the rows that it reads.
+ */
+static bool
+is_plain(const Query *tree)
+{
+	return !tree->hasAggs && tree->havingQual == NULL && tree->groupClause == NIL && tree->groupingSets == NIL &&
+		!tree->hasWindowFuncs && tree->distinctClause == NIL && tree->limitCount == NULL && tree->limitOffset == NULL &&
+		tree->setOperations == NULL;
+}
+
+/*
+ * add_subquery puts a subquery in place of its name, an entry of the range table; 'above' is the query around it whose columns it may name.
  */
 static CqrsJoin *
-add_subquery(Builder *builder, Leaf *leaf, Query *tree, Level *above, int depth, bool nullable)
+add_subquery(Builder *builder, CqrsLevel *level, Index index, Query *tree, CqrsLevel *above, bool nullable)
 {
-	Level		level = {.above = above, .tree = tree, .depth = depth, .nullable = nullable};
+	CqrsLevel	inner = {.above = above, .tree = tree, .depth = level->depth + 1, .nullable = nullable};
 
+	inner.placed = level->placed;
+	if (level->placed)
+		inner.place = lappend_int(list_copy(level->place), index);
+	inner.single = level->single && !nullable && is_plain(level->tree);
 	builder->skeleton->partial = true;
-	return build_query(builder, &level, &leaf->outputs);
+	return build_query(builder, &inner, &level->leaves[index].outputs);
 }
 
 /*
  * add_with puts a WITH query in place of its name.
  */
 static CqrsJoin *
-add_with(Builder *builder, Leaf *leaf, const RangeTblEntry *entry, Level *level, bool nullable)
+add_with(Builder *builder, CqrsLevel *level, Index index, bool nullable)
 {
+	const RangeTblEntry *entry = rt_fetch(index, level->tree->rtable);
+	CqrsLevel  *owner = level;
 	CommonTableExpr *with = NULL;
-	int			depth = level->depth + 1;
 	ListCell   *cell;
 
 	for (Index up = 0; up < entry->ctelevelsup; up++)
-		level = level->above;
-	foreach(cell, level->tree->cteList)
+		owner = owner->above;
+	foreach(cell, owner->tree->cteList)
 	{
 		with = lfirst(cell);
 		if (strcmp(with->ctename, entry->ctename) == 0)
@@ -388,31 +213,31 @@ add_with(Builder *builder, Leaf *leaf, const RangeTblEntry *entry, Level *level,
 	if (with == NULL || with->cterecursive)
 	{
 		builder->obstacle = "the query is recursive";
-		leaf->why = "is of a recursive query";
+		level->leaves[index].why = "is of a recursive query";
 		return palloc0(sizeof(CqrsJoin));
 	}
-	return add_subquery(builder, leaf, (Query *) with->ctequery, level, depth, nullable);
+	return add_subquery(builder, level, index, (Query *) with->ctequery, owner, nullable);
 }
 
 /*
  * build_leaf makes the skeleton of something in FROM.
  */
 static CqrsJoin *
-build_leaf(Builder *builder, Level *level, Index index, bool nullable)
+build_leaf(Builder *builder, CqrsLevel *level, Index index, bool nullable)
 {
 	RangeTblEntry *entry = rt_fetch(index, level->tree->rtable);
-	Leaf	   *leaf = &level->leaves[index];
+	CqrsLeaf	   *leaf = &level->leaves[index];
 
 	switch (entry->rtekind)
 	{
 		case RTE_RELATION:
 			if (entry->relkind != RELKIND_VIEW)
 				return add_table(builder, leaf, entry);
-			return add_subquery(builder, leaf, cqrs_query_of_view(entry->relid), NULL, level->depth + 1, nullable);
+			return add_subquery(builder, level, index, cqrs_query_of_view(entry->relid), NULL, nullable);
 		case RTE_SUBQUERY:
-			return add_subquery(builder, leaf, entry->subquery, level, level->depth + 1, nullable);
+			return add_subquery(builder, level, index, entry->subquery, level, nullable);
 		case RTE_CTE:
-			return add_with(builder, leaf, entry, level, nullable);
+			return add_with(builder, level, index, nullable);
 		default:
 			builder->skeleton->partial = true;
 			leaf->why = "is of a function or VALUES in FROM";
@@ -420,7 +245,7 @@ build_leaf(Builder *builder, Level *level, Index index, bool nullable)
 	}
 }
 
-static CqrsJoin *build_from(Builder *builder, Level *level, Node *node, bool nullable);
+static CqrsJoin *build_from(Builder *builder, CqrsLevel *level, Node *node, bool nullable);
 
 /*
  * add_child hangs a part of FROM under a join.
@@ -436,7 +261,7 @@ add_child(CqrsJoin *join, CqrsJoin *child)
  * note_positive notes the parts of a condition that are x = ANY (SELECT …).
  */
 static void
-note_positive(Level *level, Node *condition)
+note_positive(CqrsLevel *level, Node *condition)
 {
 	ListCell   *cell;
 
@@ -454,7 +279,7 @@ note_positive(Level *level, Node *condition)
  * build_join makes the skeleton of a JOIN.
  */
 static CqrsJoin *
-build_join(Builder *builder, Level *level, JoinExpr *expr, bool nullable)
+build_join(Builder *builder, CqrsLevel *level, JoinExpr *expr, bool nullable)
 {
 	CqrsJoin   *join = palloc0(sizeof(CqrsJoin));
 
@@ -473,7 +298,7 @@ build_join(Builder *builder, Level *level, JoinExpr *expr, bool nullable)
  * build_from makes the skeleton of a part of FROM.
  */
 static CqrsJoin *
-build_from(Builder *builder, Level *level, Node *node, bool nullable)
+build_from(Builder *builder, CqrsLevel *level, Node *node, bool nullable)
 {
 	CqrsJoin   *join;
 	FromExpr   *from;
@@ -519,7 +344,7 @@ collect_sublinks(Node *node, List **sublinks)
  * false, does a row that it reads have to equal the other side of an ANY: NOT IN changes with any null.
  */
 static void
-add_sublinks(Builder *builder, Level *level, CqrsJoin *join)
+add_sublinks(Builder *builder, CqrsLevel *level, CqrsJoin *join)
 {
 	List	   *sublinks = NIL;
 	ListCell   *cell;
@@ -529,7 +354,7 @@ add_sublinks(Builder *builder, Level *level, CqrsJoin *join)
 	foreach(cell, sublinks)
 	{
 		SubLink    *sublink = lfirst(cell);
-		Level		inner = {.above = level, .tree = castNode(Query, sublink->subselect), .depth = level->depth + 1};
+		CqrsLevel	inner = {.above = level, .tree = castNode(Query, sublink->subselect), .depth = level->depth + 1};
 		List	   *answers;
 		CqrsJoin   *part = build_query(builder, &inner, &answers);
 
@@ -550,7 +375,7 @@ add_sublinks(Builder *builder, Level *level, CqrsJoin *join)
  * grouped_away tells whether a column is null because the grouping set chosen leaves it out.
  */
 static bool
-grouped_away(const Level *level, const TargetEntry *target)
+grouped_away(const CqrsLevel *level, const TargetEntry *target)
 {
 	ListCell   *cell;
 
@@ -583,10 +408,10 @@ depends_on_choices(Node *expression)
 /*
  * make_output works out one column of a query.
  */
-static Output *
-make_output(Level *level, TargetEntry *target, Relids relations)
+static CqrsOutput *
+make_output(CqrsLevel *level, TargetEntry *target, Relids relations)
 {
-	Output	   *output = palloc0(sizeof(Output));
+	CqrsOutput	   *output = palloc0(sizeof(CqrsOutput));
 	Query	   *tree = level->tree;
 
 	if (grouped_away(level, target))
@@ -596,14 +421,14 @@ make_output(Level *level, TargetEntry *target, Relids relations)
 		output->why = cqrs_output_mixed(tree, target);
 		return output;
 	}
-	*output = rewrite(level, (Node *) target->expr, NIL);
+	*output = cqrs_express(level, (Node *) target->expr, NIL);
 	if (output->why == NULL && contain_vars_of_level(output->expression, 0))
 	{
-		output->loose |= cqrs_output_agrees(tree, target, &output->why) == CQRS_EQUAL;
+		output->loose |= cqrs_output_agrees(tree, target, level->peers, &output->why) == CQRS_EQUAL;
 		if (output->why == NULL && tree->groupingSets != NIL && !list_member_int(level->set, target->ressortgroupref))
 			output->why = "is an expression over grouping sets";
 	}
-	else if (output->why == NULL && depends_on_choices((Node *) target->expr))
+	else if (output->why == NULL && !level->peers && depends_on_choices((Node *) target->expr))
 		output->why = cqrs_output_mixed(tree, target);
 	if (output->why == NULL && level->nullable && !null_when_absent(output->expression, relations))
 		output->why = "is an expression on the nullable side of an outer join";
@@ -611,10 +436,10 @@ make_output(Level *level, TargetEntry *target, Relids relations)
 }
 
 /*
- * make_outputs works out the columns of a query, as List of Output *.
+ * make_outputs works out the columns of a query, as List of CqrsOutput *.
  */
 static List *
-make_outputs(Level *level, Relids relations)
+make_outputs(CqrsLevel *level, Relids relations)
 {
 	List	   *outputs = NIL;
 	ListCell   *cell;
@@ -641,7 +466,7 @@ collect_branches(List *branches, Node *node)
  * unite_output makes a branch's column one of its set operation.
  */
 static void
-unite_output(Query *tree, int column, Output *output)
+unite_output(Query *tree, int column, CqrsOutput *output)
 {
 	SetOperationStmt *operation = castNode(SetOperationStmt, tree->setOperations);
 	Oid			collation = list_nth_oid(operation->colCollations, column);
@@ -660,11 +485,11 @@ unite_output(Query *tree, int column, Output *output)
  * A row of a branch that comes or goes changes rows of the set operation that equal it, whatever the operation.
  */
 static CqrsJoin *
-build_branch(Builder *builder, Level *level, List **outputs)
+build_branch(Builder *builder, CqrsLevel *level, List **outputs)
 {
 	List	   *branches = collect_branches(NIL, level->tree->setOperations);
-	int			index = list_nth_int(branches, choose(builder, list_length(branches)));
-	Level		branch = {.above = level, .depth = level->depth + 1, .nullable = level->nullable};
+	int			index = list_nth_int(branches, choose(builder, list_length(branches), false));
+	CqrsLevel	branch = {.above = level, .depth = level->depth + 1, .nullable = level->nullable};
 	CqrsJoin   *join;
 	ListCell   *cell;
 
@@ -672,7 +497,7 @@ build_branch(Builder *builder, Level *level, List **outputs)
 	join = build_query(builder, &branch, outputs);
 	foreach(cell, *outputs)
 	{
-		Output	   *output = lfirst(cell);
+		CqrsOutput	   *output = lfirst(cell);
 
 		if (output->why == NULL)
 			unite_output(level->tree, foreach_current_index(cell), output);
@@ -683,29 +508,170 @@ build_branch(Builder *builder, Level *level, List **outputs)
 }
 
 /*
+ * build_rows makes the skeleton of what a query reads.
+ */
+static CqrsJoin *
+build_rows(Builder *builder, CqrsLevel *level)
+{
+	CqrsJoin   *join;
+
+	level->leaves = palloc0(sizeof(CqrsLeaf) * (list_length(level->tree->rtable) + 1));
+	join = build_from(builder, level, (Node *) level->tree->jointree, level->nullable);
+	add_sublinks(builder, level, join);
+	return join;
+}
+
+/*
+ * note_part notes a subquery of which only some groups may be wanted, if that must be said in it: otherwise the planner finds its own ways.
+ */
+static void
+note_part(Builder *builder, const CqrsLevel *level, const CqrsJoin *join, List *outputs)
+{
+	CqrsPart   *part = palloc0(sizeof(CqrsPart));
+	ListCell   *cell;
+
+	if (!level->placed || level->place == NIL || is_plain(level->tree))
+		return;
+	part->place = level->place;
+	part->join = join;
+	foreach(cell, outputs)
+	{
+		const CqrsOutput *output = lfirst(cell);
+		CqrsPartColumn *column = palloc0(sizeof(CqrsPartColumn));
+
+		if (output->why != NULL || !contain_vars_of_level(output->expression, 0))
+			continue;
+		column->written = (Node *) get_tle_by_resno(level->tree->targetList, foreach_current_index(cell) + 1)->expr;
+		column->expression = output->expression;
+		part->columns = lappend(part->columns, column);
+	}
+	builder->skeleton->parts = lappend(builder->skeleton->parts, part);
+}
+
+static CqrsJoin *build_peers(Builder *builder, CqrsLevel *level, List **outputs);
+
+/*
  * build_query makes the skeleton of a query, and what it puts out.
  */
 static CqrsJoin *
-build_query(Builder *builder, Level *level, List **outputs)
+build_query(Builder *builder, CqrsLevel *level, List **outputs)
 {
 	Query	   *tree = level->tree;
 	CqrsJoin   *join;
 
 	check_stack_depth();
-	level->leaves = palloc0(sizeof(Leaf) * (list_length(tree->rtable) + 1));
 	if (tree->setOperations != NULL)
 		return build_branch(builder, level, outputs);
 	if (tree->groupingSets != NIL)
 	{
 		List	   *sets = expand_grouping_sets(tree->groupingSets, tree->groupDistinct, -1);
 
-		level->set = list_nth(sets, choose(builder, list_length(sets)));
+		level->set = list_nth(sets, choose(builder, list_length(sets), false));
 	}
-	join = build_from(builder, level, (Node *) tree->jointree, level->nullable);
-	add_sublinks(builder, level, join);
+	if (builder->with_peers && cqrs_output_peers(tree))
+		return build_peers(builder, level, outputs);
+	join = build_rows(builder, level);
 	*outputs = make_outputs(level, join->relations);
+	note_part(builder, level, join, *outputs);
 	if (cqrs_output_one_row(tree) || (tree->groupingSets != NIL && level->set == NIL))
 		return optional(join);
+	return join;
+}
+
+/* ---- rows that are chosen from others or compared with others ---- */
+
+/*
+ * both_null makes the condition that two expressions are null.
+ */
+static Node *
+both_null(Node *one, Node *other)
+{
+	NullTest   *tests[] = {makeNode(NullTest), makeNode(NullTest)};
+
+	for (int i = 0; i < 2; i++)
+	{
+		tests[i]->arg = copyObject((Expr *) (i == 0 ? one : other));
+		tests[i]->nulltesttype = IS_NULL;
+		tests[i]->location = -1;
+	}
+	return (Node *) makeBoolExpr(AND_EXPR, list_make2(tests[0], tests[1]), -1);
+}
+
+/*
+ * add_link adds the condition that rows are of one partition, in one of its columns: equal, or both null, one after the other.
+ *
+ * It may be relied upon, though nulls pass it, where the rows that it is about are sure to be there.
+ */
+static void
+add_link(Builder *builder, CqrsJoin *join, CqrsLevel *levels[2], TargetEntry *target, CqrsPart *part)
+{
+	CqrsPartColumn *column = palloc0(sizeof(CqrsPartColumn));
+	CqrsConjunct *conjunct = palloc0(sizeof(CqrsConjunct));
+	Node	   *sides[2];
+
+	for (int i = 0; i < 2; i++)
+	{
+		CqrsOutput	side = cqrs_express(levels[i], (Node *) target->expr, NIL);
+
+		if (side.why == NULL)
+			(void) cqrs_output_agrees(levels[i]->tree, target, true, &side.why);
+		if (side.why != NULL || cqrs_join_whole_row(side.expression) || type_is_rowtype(exprType(side.expression)))
+			return;
+		sides[i] = side.expression;
+	}
+	column->written = (Node *) target->expr;
+	column->expression = sides[0];
+	column->peer = sides[1];
+	column->equality = cqrs_output_partition_equality(levels[0]->tree, target);
+	if (cqrs_key_nullable(levels[0]->tree, target->resno))
+	{
+		part->split = true;
+		column->null = choose(builder, 2, levels[0]->single) == 1;
+	}
+	part->columns = lappend(part->columns, column);
+	conjunct->clause = column->null ? both_null(sides[0], sides[1]) :
+		(Node *) make_opclause(column->equality, BOOLOID, false, copyObject((Expr *) sides[0]), copyObject((Expr *) sides[1]),
+							   InvalidOid, exprCollation(sides[0]));
+	conjunct->depth = levels[0]->depth;
+	conjunct->relations = pull_varnos(NULL, conjunct->clause);
+	conjunct->strict = bms_is_subset(conjunct->relations, cqrs_join_reduce(join, NULL, NULL));
+	join->conjuncts = lappend(join->conjuncts, conjunct);
+}
+
+/*
+ * build_peers makes the skeleton of a query whose rows are chosen from others or compared with others, as windows and LIMIT do.
+ *
+ * A row that it reads changes all that are in its partition, or of the same row of the query around.  So the rows that it reads are there twice: those that
+ * are put out, and beside them those that these are chosen from or compared with.
+ */
+static CqrsJoin *
+build_peers(Builder *builder, CqrsLevel *level, List **outputs)
+{
+	CqrsLevel	own = *level;
+	CqrsLevel  *levels[2] = {level, &own};
+	CqrsJoin   *join = palloc0(sizeof(CqrsJoin));
+	CqrsPart   *part = palloc0(sizeof(CqrsPart));
+	CqrsJoin   *rows;
+	ListCell   *cell;
+
+	builder->skeleton->partial = true;
+	own.peers = true;
+	own.placed = false;
+	join->type = JOIN_INNER;
+	part->place = level->place;
+	part->join = build_rows(builder, level);
+	part->peers = true;
+	add_child(join, unconstify(CqrsJoin *, part->join));
+	rows = build_rows(builder, &own);
+	add_child(join, rows);
+	*outputs = make_outputs(&own, rows->relations);
+	if (level->tree->limitCount != NULL || level->tree->limitOffset != NULL)
+		return join;
+	foreach(cell, level->tree->targetList)
+		if (cqrs_output_mixed(level->tree, lfirst(cell)) == NULL)
+			add_link(builder, join, levels, lfirst(cell), part);
+	if (level->placed)
+		builder->skeleton->parts = lappend(builder->skeleton->parts, part);
 	return join;
 }
 
@@ -719,7 +685,7 @@ take_keys(const CqrsProgram *program, CqrsSkeleton *skeleton, List *outputs)
 {
 	for (int i = 0; i < program->nkeys; i++)
 	{
-		Output	   *output = list_nth(outputs, program->key[i] - 1);
+		CqrsOutput	   *output = list_nth(outputs, program->key[i] - 1);
 		const char *why = output->why;
 
 		if (why == NULL && cqrs_join_whole_row(output->expression))
@@ -738,7 +704,7 @@ take_keys(const CqrsProgram *program, CqrsSkeleton *skeleton, List *outputs)
 static const char *
 build(Builder *builder)
 {
-	Level		level = {.tree = builder->tree};
+	CqrsLevel	level = {.tree = builder->tree, .placed = true, .single = true};
 	CqrsSkeleton *skeleton = palloc0(sizeof(CqrsSkeleton));
 	List	   *outputs;
 
@@ -757,10 +723,10 @@ build(Builder *builder)
  * cqrs_skeleton_derive makes the skeletons of a definition, one for each combination of choices.
  */
 const char *
-cqrs_skeleton_derive(CqrsProgram *program, Query *tree)
+cqrs_skeleton_derive(CqrsProgram *program, Query *tree, bool with_peers)
 {
 	CqrsQuery  *query = program->query;
-	Builder		builder = {.program = program, .tree = tree};
+	Builder		builder = {.program = program, .tree = tree, .with_peers = with_peers};
 
 	do
 	{
@@ -771,5 +737,6 @@ cqrs_skeleton_derive(CqrsProgram *program, Query *tree)
 	} while (builder.obstacle == NULL && choose_next(&builder));
 	if (builder.obstacle != NULL)
 		query->skeletons = NIL;
+	query->apart = !builder.entangled;
 	return builder.obstacle;
 }

@@ -85,7 +85,7 @@ SELECT e.employee_id, e.last_name
  WHERE NOT EXISTS (SELECT FROM customer c WHERE c.support_rep_id = e.employee_id
                       AND NOT EXISTS (SELECT FROM invoice i WHERE i.customer_id = c.customer_id AND i.total > 15));
 
--- support_queue (support_rep_id, customer_id), full: a queue, row_number over the key
+-- support_queue (support_rep_id, customer_id): a queue, row_number over the key
 SELECT c.support_rep_id, c.customer_id, c.email, i.last, row_number() OVER (PARTITION BY c.support_rep_id ORDER BY i.last NULLS FIRST, c.customer_id) AS place
   FROM customer c LEFT JOIN (SELECT customer_id, max(invoice_date) AS last FROM invoice GROUP BY customer_id) i ON i.customer_id = c.customer_id;
 

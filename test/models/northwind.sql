@@ -67,7 +67,7 @@ SELECT p.category_id, date_trunc('month', o.order_date::timestamp) AS month, cou
   FROM orders o JOIN sold_lines l ON l.order_id = o.order_id JOIN products p ON p.product_id = l.product_id
  GROUP BY p.category_id, date_trunc('month', o.order_date::timestamp) HAVING sum(l.amount) > 1000;
 
--- country_leaderboard (country, customer_id), full: a leaderboard, rank over partitions of the key above a grouped subquery
+-- country_leaderboard (country, customer_id): a leaderboard, rank over partitions of the key above a grouped subquery
 SELECT c.country, c.customer_id, c.company_name, coalesce(t.total, 0) AS total, rank() OVER (PARTITION BY c.country ORDER BY t.total DESC NULLS LAST) AS place
   FROM customers c LEFT JOIN (SELECT customer_id, sum(total) AS total FROM sold_orders GROUP BY customer_id) t ON t.customer_id = c.customer_id;
 
@@ -95,7 +95,7 @@ SELECT count(*) AS orders, count(*) FILTER (WHERE shipped_date IS NULL) AS open,
        max(order_date) AS last_order, percentile_disc(0.5) WITHIN GROUP (ORDER BY shipped_date - order_date) AS usual_days
   FROM orders;
 
--- last_orders (customer_id, order_id), full: LATERAL with LIMIT
+-- last_orders (customer_id, order_id): LATERAL with LIMIT
 SELECT c.customer_id, l.order_id, l.order_date, l.total
   FROM customers c CROSS JOIN LATERAL (SELECT v.order_id, v.order_date, v.total FROM sold_orders v WHERE v.customer_id = c.customer_id
                                         ORDER BY v.order_date DESC NULLS LAST, v.order_id DESC LIMIT 3) l;

@@ -29,7 +29,7 @@ my %class = (i => 'i', s => 'i', l => 'i', n => 'i', m => 'i', t => 't', c => 't
 
 # Forms of a query, by how often they are wanted at the top of one, below, and in one that only joins tables.
 my %forms = (
-	plain => [ \&plain, 25, 10, 4 ], entity => [ \&entity, 20, 2, 0 ], grouped => [ \&grouped, 30, 10, 8 ], sets => [ \&grouping_sets, 6, 2, 1 ], one => [ \&one_row, 5, 3, 3 ],
+	plain => [ \&plain, 25, 10, 4 ], entity => [ \&entity, 20, 2, 0 ], looked_up => [ \&looked_up, 8, 2, 0 ], grouped => [ \&grouped, 30, 10, 8 ], sets => [ \&grouping_sets, 6, 2, 1 ], one => [ \&one_row, 5, 3, 3 ],
 	distinct => [ \&distinct, 6, 4, 3 ], operation => [ \&set_operation, 9, 5, 0 ], tagged => [ \&tagged_union, 4, 2, 0 ], window => [ \&window, 10, 5, 0 ],
 	first => [ \&distinct_on, 4, 4, 0 ], limit => [ \&limited, 3, 3, 0 ], recursive => [ \&recursive, 3, 1, 0 ]);
 
@@ -839,6 +839,71 @@ sub entity
 		sure => $item->{sure} };
 }
 
+# Rows of a table, each joined with the groups that a column of it names, which is not its key.
+sub looked_up
+{
+	my ($g, $outer, $depth) = @_;
+	my @keyed = grep { $_->{key} } @{ $g->{tables} };
+	my $relation = @keyed ? pick(@keyed) : return plain($g, $outer, $depth);
+	my $alias = new_name($g, 'r');
+	my $item = alias($g, "$relation->{name} AS $alias", $relation, $alias);
+	my @others = grep { my $column = $_; !grep { $_ == $column } @{ $item->{key} } } @{ $item->{columns} };
+	my ($scope, @key, $list, @columns, @where);
+
+	$g->{budget} += 2;
+	foreach my $number (1 .. pick(1, 1, 2))
+	{
+		$item = join_groups($g, $item, \@others, $depth);
+	}
+	$scope = { columns => $item->{columns}, outer => $outer };
+	push @where, predicate($g, $scope, $depth) if chance(0.25);
+	@key = @{ $item->{key} // [] };
+	($list, @columns) = outputs($g, 0, @key, expressions($g, $scope, 1, 0), some(3, @{ $item->{columns} }));
+	tag_key($g, @key);
+	return {
+		text => "SELECT $list FROM $item->{text}" . where(@where), columns => \@columns, key => $item->{key} && [ map { $columns[$_][0] } 0 .. $#key ],
+		sure => $item->{sure} };
+}
+
+# An item joined with groups: a subquery, a view or a CTE of which a key's column equals one of the item's.  Each row has one group at most where that is all of
+# the key.
+sub join_groups
+{
+	my ($g, $item, $from, $depth) = @_;
+	my $type = pick(qw(INNER INNER LEFT LEFT LEFT RIGHT FULL));
+	my $alias = new_name($g, 'r');
+	my @named = grep { $_->{key} && @{ $_->{key} } } @{ $g->{views} }, @{ $g->{ctes} };
+	my ($select, $groups, $x, $y);
+
+	if (@named && chance(0.3))
+	{
+		$select = pick(@named);
+		tag($g, @{ $select->{tags} // [] });
+		$groups = alias($g, "$select->{name} AS $alias", $select, $alias);
+	}
+	else
+	{
+		local $g->{inside} = 1;
+		$select = pick(\&grouped, \&grouped, \&grouped, \&distinct, \&distinct_on, \&window)->($g, [], $depth > 1 ? 1 : 0);
+		$groups = alias($g, "($select->{text}) AS $alias", $select, $alias);
+		tag($g, 'subquery in FROM');
+	}
+	foreach my $attempt (1 .. 8)
+	{
+		my $column = pick(@{ $groups->{key} // [] }) // last;
+		my @like = grep { $_->{type} eq $column->{type} } @$from;
+
+		($x, $y) = (pick(@like), $column) if @like;
+		last if $x;
+	}
+	return $item unless $x;
+	tag($g, 'group joined on another column', lc($type) . ' join');
+	return {
+		text => "($item->{text} $type JOIN $groups->{text} ON $x->{sql} = $y->{sql})", columns => [ @{ $item->{columns} }, @{ $groups->{columns} } ],
+		key => @{ $groups->{key} } == 1 && $type =~ /INNER|LEFT/ ? $item->{key} : joined_key($type, $item, $groups),
+		sure => joined_sure($type, $item, $groups) };
+}
+
 # The expressions that rows are grouped by.
 sub group_keys
 {
@@ -1017,9 +1082,18 @@ sub window
 	my ($list, @columns);
 
 	push @more, map { window_function($scope, $partition) } 1 .. pick(1, 1, 2);
-	@key = ($by, grep { $_ != $by } @key) if $partition && $item->{key};
+	if ($partition && $item->{key} && chance(0.4) && !grep { $_ == $by } @key)
+	{
+		tag($g, 'window over another column');
+		push @more, $by if chance(0.5);
+	}
+	elsif ($partition && $item->{key})
+	{
+		tag($g, 'window over the key');
+		@key = ($by, grep { $_ != $by } @key);
+	}
 	($list, @columns) = outputs($g, 0, @key, @more);
-	tag($g, 'window', $partition && $item->{key} ? 'window over the key' : ());
+	tag($g, 'window');
 	tag_key($g, @key);
 	return { text => "SELECT $list$rest", columns => \@columns, key => $item->{key} && [ map { $columns[$_][0] } 0 .. $#key ], sure => $item->{sure} };
 }

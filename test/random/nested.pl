@@ -32,10 +32,10 @@ my @constructs = (
 	'materialized CTE', 'UNION', 'UNION ALL', 'INTERSECT', 'INTERSECT ALL', 'EXCEPT', 'EXCEPT ALL', 'DISTINCT', 'EXISTS', 'NOT EXISTS', 'IN', 'NOT IN',
 	'ANY', 'ALL', 'scalar subquery', 'ARRAY subquery', 'LATERAL', 'function in FROM', 'VALUES', 'aggregate with FILTER', 'aggregate with ORDER BY',
 	'aggregate with DISTINCT', 'aggregate without GROUP BY', 'WITHIN GROUP', 'user-defined aggregate', 'grouping sets', 'group by primary key', 'HAVING',
-	'window', 'window over the key', 'recursion', 'DISTINCT ON', 'LIMIT', 'immutable function', 'domain', 'collation', 'array', 'jsonb', 'partitioned source',
+	'window', 'window over the key', 'window over another column', 'group joined on another column', 'recursion', 'DISTINCT ON', 'LIMIT', 'immutable function', 'domain', 'collation', 'array', 'jsonb', 'partitioned source',
 	'inherited source', 'CTE of a subquery', 'set-returning function in the select list', 'tables and inner joins only', 'whole row', 'projection', 'projection in view');
 # These are asked for more often: what is wrong with them shows in few windows.
-my @asked = (@constructs, ('NOT IN') x 3, 'NOT EXISTS', 'ALL', 'UNION ALL', 'window over the key', 'DISTINCT ON');
+my @asked = (@constructs, ('NOT IN') x 3, 'NOT EXISTS', 'ALL', 'UNION ALL', 'window over the key', 'DISTINCT ON', ('window over another column', 'group joined on another column') x 3);
 my %seen = (rounds => 0, queries => 0, windows => 0, keys => 0, full => 0);
 my %by_construct;
 
@@ -236,8 +236,9 @@ sub make_round
 {
 	my ($number) = @_;
 	my @tables = map { make_table("t$_") } 0 .. pick(1, 2, 3);
+	my $all_at_once = 'SET enable_nestloop = ' . pick('on', 'off');		# how keys are computed, where tables are small
 	my %relations = (tables => \@tables, views => [], models => []);
-	my %round = (schema => "round_$number", setup => [ (chance(0.5) ? some(pick(1, 2, 3), @planner) : ()), @setup ]);
+	my %round = (schema => "round_$number", setup => [ (chance(0.5) ? some(pick(1, 2, 3), @planner) : ()), $all_at_once, @setup ]);
 
 	foreach my $table (@tables)
 	{

@@ -181,11 +181,11 @@ sub test_shop
 	return scalar @models;
 }
 
-# README.md has a table of constructs: each has a read model that is tested, here, in sql/plan.sql or in sql/delta.sql, and that is full only if the table says so.
+# README.md has a table of constructs: each has a read model that is tested, here, in sql/plan.sql, sql/delta.sql or sql/narrow.sql, and that is full only if the table says so.
 sub test_table
 {
 	my ($table) = PostgreSQL::Test::Utils::slurp_file('README.md') =~ /^\| construct \| strategy \|.*?\n\|-.*?\n(.*?)\n\n/ms;
-	my $statements = join('', map { PostgreSQL::Test::Utils::slurp_file("sql/$_.sql") } qw(plan delta));
+	my $statements = join('', map { PostgreSQL::Test::Utils::slurp_file("sql/$_.sql") } qw(plan delta narrow));
 	my %full = map { $_->[0] => defined $_->[2] } map { my (undef, @models) = read_models($_); @models } qw(northwind chinook);
 
 	foreach my $row (split(/\n/, $table))
