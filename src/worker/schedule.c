@@ -233,6 +233,8 @@ task_of(int32 version)
 
 /*
  * after_companions looks after the versions that were applied, or failed, together with the task's; returns when to look at one of them again.
+ *
+ * One that is being built is not done with that: it has come so far before, and somebody was in the way of the rest.
  */
 static TimestampTz
 after_companions(const CqrsTask *task)
@@ -248,7 +250,7 @@ after_companions(const CqrsTask *task)
 
 		if (other == NULL)
 			continue;
-		other->attended = true;
+		other->attended = other->version->state != CQRS_STATE_BUILDING || companion->error != NULL;
 		other->error = companion->error;
 		if (companion->error != NULL)
 			again = after_failure(other, remember(companion->version));

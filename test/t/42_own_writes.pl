@@ -1,4 +1,4 @@
-# Who waits for his own writes while versions are built and switched.  If this fails, he waits for as long as somebody else's switch, build or retirement does, or is
+# Who waits for his own writes, and what is to serve, while versions are built and switched.  If this fails, he waits for as long as somebody else's switch, build or retirement does, or is
 # told that nothing can arrive although it can.
 use strict;
 use warnings;
@@ -95,6 +95,18 @@ sql(q{SELECT cqrs.switch('items'); SELECT cqrs.retire('items', 2)});
 $stop->quit;
 like($wait->query_until(qr/was \w+/, "\n"), qr/was true/, 'who waits is not told that nothing can arrive');
 $wait->quit;
+
+# ---- a build at whose end somebody was in the way goes on, though what it reads is applied in each round
+$stop = stop_at($node, 'finish');
+sql(q{SELECT cqrs.create_projection('totals', 'SELECT count(*) AS items FROM items', '{}')});
+stopped_at($node, 'finish');
+my $reader = $node->background_psql('postgres');
+$reader->query_safe('BEGIN; LOCK TABLE ONLY totals IN ACCESS SHARE MODE');
+$stop->quit;
+is(arrived(2), 2, 'while somebody keeps a first version from serving, writes arrive');
+$reader->query_safe('COMMIT');
+is(sql(q{SELECT cqrs.wait_until_serving('totals', '100 s')}), 't', 'it serves when he has gone');
+$reader->quit;
 
 is_equal($node, 'items', 'SELECT id, name, price FROM item', 'the read model equals its query');
 $node->stop;
