@@ -1,5 +1,5 @@
-# Who waits for his own writes, and what is to serve, while versions are built and switched.  If this fails, he waits for as long as somebody else's switch, build or retirement does, or is
-# told that nothing can arrive although it can.
+# Who waits for his own writes, and what is to serve, while versions are built and switched.  If this fails, he waits for as long as somebody else's switch, build
+# or retirement does, or is told that nothing can arrive although it can; or a read model never serves.
 use strict;
 use warnings;
 
