@@ -110,8 +110,8 @@ cqrs_segment_there(void)
 /*
  * cqrs_segment_open_active locks and opens the active segment, makes one if there is none; NULL if the extension was dropped with its triggers.
  *
- * The lock is taken first, and with it word of what others have changed: the segment may have become an older one, or be gone, while we waited.  Mostly the word
- * is of something else, and it is still the active one; to wait for silence could take for ever.
+ * The lock is taken first, and with it word of what others have changed: the segment may have become an older one, or be gone, while we waited.  Mostly
+ * the word is of something else, and it is still the active one; to wait for silence could take for ever.
  */
 Relation
 cqrs_segment_open_active(Oid *sequence)
