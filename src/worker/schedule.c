@@ -432,9 +432,9 @@ cqrs_worker_round(void)
 			CqrsTask   *task = lfirst(cell);
 			TimestampTz again;
 
-			if ((task->version->state == CQRS_STATE_BUILDING) != (building == 1) || task->attended)
+			if ((task->version->state == CQRS_STATE_BUILDING) != (building == 1) || task->error != NULL)
 				continue;
-			again = attend(task);
+			again = task->attended ? lives_on(task, remember(task->version->id)) : attend(task);
 			next = Min(next, again);
 		}
 	}

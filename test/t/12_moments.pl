@@ -115,6 +115,23 @@ is($node->safe_psql('postgres', "SELECT cqrs.wait_for('shops', '$token', '10 s')
 is_equal($node, 'shops', $truth, 'nothing is lost after a drain was rolled back');
 $holder->quit;
 
+# Somebody looks at a new view just when it is to be opened.  It is a storey above another, whose batches it is part of by then, and is opened later.
+$node->safe_psql('postgres', q{CREATE TABLE seat (id integer PRIMARY KEY, price integer); SELECT cqrs.create_projection('seats', 'SELECT id, price FROM seat')});
+ok(caught_up($node, 'seats'), 'a storey serves');
+my $stop = stop_at($node, 'finish');
+$node->safe_psql('postgres', q{SELECT cqrs.create_projection('prices', 'SELECT price, count(*) FROM seats GROUP BY price')});
+stopped_at($node, 'finish');
+$holder = $node->background_psql('postgres');
+$holder->query_safe('BEGIN; LOCK TABLE prices IN ACCESS SHARE MODE');
+$stop->quit;
+ok(defined until_true($node, q{SELECT filled_at IS NOT NULL FROM cqrs_internal.version v JOIN cqrs_internal.projection p ON p.id = v.projection
+	WHERE p.view = 'prices'::regclass}), 'the one above is filled while somebody looks at its view');
+$holder->query_safe('COMMIT');
+is($node->safe_psql('postgres', q{SELECT cqrs.wait_until_serving('prices', '20 s')}), 't', 'and serves afterwards');
+$node->safe_psql('postgres', q{SELECT cqrs.rebuild('prices')});
+ok(defined until_true($node, q{SELECT bool_or(version = 2 AND state = 'serving') FROM cqrs.versions WHERE projection = 'prices'::regclass}), 'a rebuild takes over');
+$holder->quit;
+
 # A drop does not wait for what the worker is at: not for a fill, nor for a batch.
 $node->safe_psql('postgres', 'CREATE TABLE brief (id integer PRIMARY KEY, amount integer); INSERT INTO brief VALUES (1, 1)');
 foreach my $what ('fill', 'batch')
