@@ -22,7 +22,7 @@ COMMENT ON VIEW cqrs.outbox IS 'all changes captured and not yet removed, decode
 -- Where the outbox is and what keeps it there tells nothing of any row: for everybody.
 CREATE FUNCTION cqrs_internal.segments()
 RETURNS TABLE (segment integer, first_position bigint, last_position bigint, changes bigint, bytes bigint, held_by text[])
-LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED ROWS 10
+LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE ROWS 10
 AS 'MODULE_PATHNAME', 'cqrs_outbox_segments_shown';
 COMMENT ON FUNCTION cqrs_internal.segments() IS 'the segments of the outbox, oldest first, and what keeps each from being freed';
 
