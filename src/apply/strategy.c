@@ -243,7 +243,7 @@ recompute_cost(const CqrsWork *work)
 	if (program->nkeys == 0)
 		return found.cost + full_cost(work->entry);
 	none = cqrs_pattern_store();
-	cqrs_spi_offer(CQRS_AFFECTED, program->affected, none, Max(found.rows, 1));
+	cqrs_spi_describe(cqrs_spi_offer(CQRS_AFFECTED, program->affected, none, Max(found.rows, 1)));
 	cost = found.cost + compute_cost(work->entry, 0, Max(found.rows, 1), &compute);
 	cqrs_spi_withdraw(CQRS_AFFECTED);
 	tuplestore_end(none);
@@ -352,7 +352,8 @@ offer_deltas(CqrsWork *work)
 	{
 		const CqrsDelta *delta = &work->window->deltas[i];
 
-		cqrs_spi_offer(psprintf("%s%d", CQRS_DELTA_PREFIX, i), program->sources[i].delta, delta->rows, delta->nrows);
+		cqrs_spi_describe(cqrs_spi_offer(psprintf("%s%d", CQRS_DELTA_PREFIX, i), program->sources[i].delta, delta->rows,
+										 delta->nrows));
 		if (delta->has_old && i < 64)
 			work->old |= UINT64CONST(1) << i;
 	}

@@ -4,7 +4,9 @@
  *
  * Of a tuplestore the planner knows nothing but the number of rows, and takes any column of it to have two hundred values.  So it would not see that a hundred
  * thousand changes affect a hundred thousand keys, nor that it pays to remember what was looked up for one.  The server asks a hook for the statistics of
- * any relation; ours answers for rows on offer from a look at the first of them, taken when a statement is planned and not each time that it runs.
+ * any relation; ours answers for rows that are described from a look at the first of them, taken when a statement is planned and not each time that it runs.
+ *
+ * Keys that are about to be looked up are not described: taking what changes have just touched for not in memory, the planner would rather read whole tables.
  *
  * Offers live in their caller's memory, as a rule that of a nesting of SPI, and are forgotten with it, however that ends.
  */
@@ -47,6 +49,7 @@ typedef struct Offer
 	EphemeralNamedRelationData relation;	/* the first, so that the server's pointer is ours */
 	dlist_node	link;
 	bool		listed;
+	bool		described;
 	float4	   *distinct;		/* by column, as stadistinct; NULL until asked for */
 	float4	   *nullfrac;
 	MemoryContext context;
@@ -221,7 +224,7 @@ statistics_of(PlannerInfo *root, RangeTblEntry *entry, AttrNumber attnum, Variab
 {
 	Offer	   *offer = entry->rtekind == RTE_NAMEDTUPLESTORE ? find(entry->enrname) : NULL;
 
-	if (offer == NULL || attnum <= 0 || attnum > offer->relation.md.tupdesc->natts)
+	if (offer == NULL || !offer->described || attnum <= 0 || attnum > offer->relation.md.tupdesc->natts)
 		return next_hook != NULL && next_hook(root, entry, attnum, data);
 	if (offer->distinct == NULL)
 		measure(offer);
@@ -272,6 +275,15 @@ cqrs_offer_refill(EphemeralNamedRelation relation, Tuplestorestate *rows, double
 	relation->md.enrtuples = nrows;
 	relation->reldata = rows;
 	((Offer *) relation)->distinct = NULL;
+}
+
+/*
+ * cqrs_offer_describe has the planner told of them.
+ */
+void
+cqrs_offer_describe(EphemeralNamedRelation relation)
+{
+	((Offer *) relation)->described = true;
 }
 
 /*

@@ -20,6 +20,9 @@ extern EphemeralNamedRelation cqrs_offer_make(const char *name, TupleDesc desc, 
 /* Put other rows in place of these. */
 extern void cqrs_offer_refill(EphemeralNamedRelation relation, Tuplestorestate *rows, double nrows);
 
+/* Let the planner know how many distinct values their columns have. */
+extern void cqrs_offer_describe(EphemeralNamedRelation relation);
+
 /* Forget the last offer of a name. */
 extern void cqrs_offer_forget(const char *name);
 

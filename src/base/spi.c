@@ -369,6 +369,15 @@ cqrs_spi_offer(const char *name, TupleDesc desc, Tuplestorestate *rows, double n
 }
 
 /*
+ * cqrs_spi_describe has the planner told what there is to know of a relation on offer.
+ */
+void
+cqrs_spi_describe(CqrsOffer *offer)
+{
+	cqrs_offer_describe(offer);
+}
+
+/*
  * cqrs_spi_refill puts other rows in place of those that a relation was offered with.
  */
 void

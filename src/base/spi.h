@@ -100,6 +100,9 @@ extern uint64 cqrs_spi_modify(CqrsStatement *statement, Snapshot snapshot);
  */
 extern CqrsOffer *cqrs_spi_offer(const char *name, TupleDesc desc, Tuplestorestate *rows, double nrows);
 
+/* Have the planner told how many distinct values the columns of a relation on offer have. */
+extern void cqrs_spi_describe(CqrsOffer *offer);
+
 /* Put other rows, or none for the moment, in place of those of a relation on offer. */
 extern void cqrs_spi_refill(CqrsOffer *offer, Tuplestorestate *rows, double nrows);
 extern void cqrs_spi_withdraw(const char *name);
