@@ -386,6 +386,12 @@ SELECT project('added_up', 'SELECT id AS key, adding(id) AS n FROM felt GROUP BY
 SELECT cqrs.drain();
 CREATE OR REPLACE FUNCTION plus(integer, integer) RETURNS integer LANGUAGE sql IMMUTABLE AS 'SELECT $1 + $2 + 1000';
 SELECT f.view, f.how, f.wrong, f.verified FROM followed() AS f WHERE f.view::text IN ('operated', 'doubled', 'added_up');
+-- Also in sessions in which ordinary triggers rest.
+SET session_replication_role = replica;
+CREATE OR REPLACE FUNCTION plus(integer, integer) RETURNS integer LANGUAGE sql IMMUTABLE AS 'SELECT $1 + $2 + 2000';
+ALTER TYPE humour RENAME VALUE 'blue' TO 'sad';
+RESET session_replication_role;
+SELECT f.view, f.how, f.wrong, f.verified FROM followed() AS f WHERE f.view::text IN ('one', 'many', 'operated', 'doubled', 'added_up');
 SELECT cqrs.drop_projection(view) FROM watched WHERE view::text IN ('one', 'many', 'own', 'stated', 'operated', 'doubled', 'added_up');
 DELETE FROM watched WHERE view::text NOT IN (SELECT view::text FROM cqrs_internal.projection);
 -- Row security counts where it applies to the owner of the projection, and another owner of the table changes nothing.

@@ -37,11 +37,13 @@ COMMENT ON EVENT TRIGGER cqrs_guard_replace IS 'keeps serving views of projectio
 
 CREATE EVENT TRIGGER cqrs_follow_owner ON ddl_command_end WHEN TAG IN ('ALTER VIEW', 'ALTER TABLE')
     EXECUTE FUNCTION cqrs_internal.follow_owner();
+ALTER EVENT TRIGGER cqrs_follow_owner ENABLE ALWAYS;
 COMMENT ON EVENT TRIGGER cqrs_follow_owner IS 'has projections belong to the owners of their serving views';
 
 CREATE EVENT TRIGGER cqrs_follow_definition ON ddl_command_end
     WHEN TAG IN ('CREATE VIEW', 'CREATE FUNCTION', 'ALTER FUNCTION', 'ALTER ROUTINE', 'CREATE AGGREGATE', 'ALTER TYPE')
     EXECUTE FUNCTION cqrs_internal.follow_definition();
+ALTER EVENT TRIGGER cqrs_follow_definition ENABLE ALWAYS;
 COMMENT ON EVENT TRIGGER cqrs_follow_definition IS 'has read models follow what their queries are made of';
 
 CREATE FUNCTION cqrs.create_projection(
