@@ -138,6 +138,15 @@ SELECT lag, pending FROM cqrs.lag WHERE projection = 'pages'::regclass;
 SELECT status FROM cqrs.versions WHERE projection = 'pages'::regclass;
 SELECT cqrs.drain('pages') IS NOT NULL AS healed;
 SELECT status FROM cqrs.versions WHERE projection = 'pages'::regclass;
+-- Each part of what tells whose transactions they are counts: a copy has the same system identifier, and the same database where it is restored into its own; in a
+-- younger cluster a checkpoint can be of the future.  What such a checkpoint says to be applied is pending, and is not lost.
+SELECT statement FROM unnest(ARRAY['system_identifier = system_identifier + 1, snapshot = pg_current_snapshot()', 'database = 1, snapshot = pg_current_snapshot()',
+	'registry = 1, snapshot = pg_current_snapshot()', 'snapshot = format(''%1$s:%1$s:'', pg_snapshot_xmax(pg_current_snapshot())::text::bigint + 1000)::pg_snapshot']) AS change,
+	LATERAL (VALUES ('UPDATE "Order" SET total = total + 1 WHERE id <= 5'),
+		(format('UPDATE cqrs_internal.checkpoint SET %s WHERE version = (SELECT id FROM cqrs_internal.version WHERE "table"::text LIKE ''%%pages%%'')', change)),
+		('SELECT v.status, l.lag, l.pending, cqrs.caught_up(''pages'', ''3'') FROM cqrs.lag l JOIN cqrs.versions v USING (projection) WHERE projection = ''pages''::regclass'),
+		('SELECT cqrs.drain(''pages'') IS NOT NULL AS healed'),
+		('SELECT status, (SELECT count(*) FROM cqrs.verify(''pages'')) AS differences FROM cqrs.versions WHERE projection = ''pages''::regclass')) AS s (statement) \gexec
 
 -- Nor is one to be trusted while changes pass by its capture; whoever looks first sees it, not only the next batch.
 SELECT cqrs.token() AS t \gset
