@@ -137,6 +137,42 @@ SELECT cqrs.drain();
 SELECT held_by FROM held;
 SELECT differences();
 
+-- Ten of one source stop one after the other, and go on from the last to the first: what the slowest needs is kept, also while all others have it, and then it goes.
+SET client_min_messages = warning;
+SELECT count(cqrs.create_projection('fan_' || n, format('SELECT id, kind FROM item WHERE id %% 10 >= %s', n))) FROM generate_series(0, 9) AS n;
+SELECT cqrs.drain() AS filled;
+CREATE PROCEDURE fan() LANGUAGE plpgsql AS $$
+BEGIN
+    FOR n IN 0..9 LOOP
+        PERFORM cqrs.pause(('fan_' || n)::regclass);
+        CALL fill(450 + n, 450 + n);
+        PERFORM cqrs.drain();
+        COMMIT;
+    END LOOP;
+    IF (SELECT count(*) < 4 OR NOT bool_and(held_by::text LIKE '%fan_0 %' OR held_by = '{active}') FROM held) THEN
+        RAISE WARNING 'what the slowest needs is not kept for it: %', (SELECT array_agg(held_by::text) FROM held);
+    END IF;
+    FOR n IN REVERSE 9..0 LOOP
+        PERFORM cqrs.resume(('fan_' || n)::regclass);
+        PERFORM cqrs.drain();
+        COMMIT;
+        IF EXISTS (SELECT FROM cqrs.verify(('fan_' || n)::regclass)) OR (SELECT status <> 'running' FROM cqrs.versions WHERE projection = ('fan_' || n)::regclass) THEN
+            RAISE WARNING 'fan_% has not followed', n;
+        END IF;
+        COMMIT;
+        IF n > 0 AND (SELECT count(*) < 4 FROM held WHERE held_by::text LIKE '%fan_0 %') THEN
+            RAISE WARNING 'beside fan_% what the slowest needs is gone', n;
+        END IF;
+    END LOOP;
+END$$;
+CALL fan();
+SELECT count(*) AS evaluated FROM cqrs.history WHERE event = 'stale';
+CALL settle();
+SELECT held_by FROM held;
+SELECT count(cqrs.drop_projection(format('fan_%s', n)::regclass)) FROM generate_series(0, 9) AS n;
+RESET client_min_messages;
+SELECT differences();
+
 -- A version that reads nothing of what a segment holds moves on past it, however little that is.
 INSERT INTO item VALUES (-50000, 1, 'x');
 INSERT INTO other VALUES (1, 'x');
