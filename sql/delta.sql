@@ -210,6 +210,23 @@ UPDATE reading SET i = 0 WHERE id = 63;
 UPDATE reading SET i = 7 WHERE id = 63;
 SELECT * FROM judge('d_extremes');
 SELECT least, most FROM d_extremes WHERE sensor = 9;
+-- Floats, which do not add up: NaN, infinities and the negative zero come and go, and the group is what it was; the extremes leave.
+CREATE TABLE level (id integer PRIMARY KEY, g integer, x float8, y float4);
+SELECT cqrs.create_projection('f_levels', 'SELECT g, count(x) AS n, sum(x) AS x, avg(y) AS y, min(x) AS least, max(y) AS most FROM level GROUP BY g');
+INSERT INTO level VALUES (1, 1, 0.5, 0.5), (2, 1, 2, 2), (3, 2, 1, 1);
+SELECT * FROM judge('^f_');
+INSERT INTO level VALUES (4, 1, 'NaN', 'NaN'), (5, 2, 'Infinity', '-Infinity'), (6, 3, '-0', '-0'), (7, 2, '-Infinity', NULL);
+SELECT * FROM judge('^f_');
+TABLE f_levels ORDER BY g;
+DELETE FROM level WHERE id IN (4, 5);
+UPDATE level SET x = 'Infinity' WHERE id = 1;
+UPDATE level SET x = 0, y = 0 WHERE id = 6;
+SELECT * FROM judge('^f_');
+TABLE f_levels ORDER BY g;
+UPDATE level SET x = 0.5 WHERE id = 1;
+DELETE FROM level WHERE id = 7;
+SELECT * FROM judge('^f_');
+TABLE f_levels ORDER BY g;
 
 -- ---- a row that was there within the window only, on which the query fails
 
