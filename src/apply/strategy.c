@@ -20,8 +20,9 @@
 /* What costs less than this, in the planner's units, is not held against a full evaluation: there is nothing to be gained. */
 #define CHEAP_COST 10000.0
 
-/* What it costs to read a change out of the outbox and do the least that can be done about it. */
+/* What it costs to read a change out of the outbox and do the least that can be done about it: look its key up, or only add it up. */
 #define CHANGE_COST 0.3
+#define ADDED_CHANGE_COST 0.15
 
 /* What a computed row costs when it is held against the table, changed or not. */
 #define MERGE_ROW_COST 0.25
@@ -114,7 +115,13 @@ full_cost(CqrsProgramEntry *entry)
 int64
 cqrs_strategy_limit(CqrsProgramEntry *entry)
 {
-	return (int64) (full_cost(entry) / CHANGE_COST);
+	const CqrsProgram *program = cqrs_program_of(entry);
+	double		cost = CHANGE_COST;
+
+	for (int i = 0; i < program->nsources; i++)
+		if (program->sources[i].strategy == CQRS_STRATEGY_DELTA)
+			cost = ADDED_CHANGE_COST;
+	return (int64) (full_cost(entry) / cost);
 }
 
 /*
