@@ -137,42 +137,14 @@ old_images(const CqrsProgramSource *source, int position)
 }
 
 /*
- * add_entry puts a range table entry into a statement's FROM.
- */
-static void
-add_entry(Query *query, RangeTblEntry *entry)
-{
-	RangeTblRef *reference = makeNode(RangeTblRef);
-
-	query->rtable = lappend(query->rtable, entry);
-	reference->rtindex = list_length(query->rtable);
-	query->jointree->fromlist = lappend(query->jointree->fromlist, reference);
-}
-
-/*
- * new_query makes an empty SELECT.
- */
-static Query *
-new_query(void)
-{
-	Query	   *query = makeNode(Query);
-
-	query->commandType = CMD_SELECT;
-	query->querySource = QSRC_ORIGINAL;
-	query->canSetTag = true;
-	query->jointree = makeFromExpr(NIL, NULL);
-	return query;
-}
-
-/*
  * select_columns makes the SELECT of a delta's columns from an entry: the table itself or the delta's old images.
  */
 static Query *
 select_columns(const CqrsProgramSource *source, RangeTblEntry *entry, bool old)
 {
-	Query	   *query = new_query();
+	Query	   *query = cqrs_query_select();
 
-	add_entry(query, entry);
+	cqrs_query_add_entry(query, entry);
 	for (int i = 0; i < source->delta->natts - 1; i++)
 	{
 		Form_pg_attribute column = TupleDescAttr(source->delta, i);
@@ -216,10 +188,10 @@ net_weight(const CqrsProgramSource *source)
 static Query *
 select_net(const CqrsProgramSource *source, RangeTblEntry *entry, Bitmapset *columns)
 {
-	Query	   *query = new_query();
+	Query	   *query = cqrs_query_select();
 	int			attnum = -1;
 
-	add_entry(query, entry);
+	cqrs_query_add_entry(query, entry);
 	while ((attnum = bms_next_member(columns, attnum)) >= 0)
 	{
 		int			number = list_length(query->targetList) + 1;
@@ -267,11 +239,11 @@ either_entry(const Writer *writer, Index relation)
 {
 	CqrsProgramSource *source = source_behind(writer->program, writer->term, relation);
 	RangeTblEntry *table = copyObject(rt_fetch(relation, writer->term->skeleton->rtable));
-	Query	   *query = new_query();
+	Query	   *query = cqrs_query_select();
 	SetOperationStmt *united = makeNode(SetOperationStmt);
 
-	add_entry(query, subquery_entry(select_columns(source, table, false), "current"));
-	add_entry(query, subquery_entry(select_columns(source, delta_entry(writer, relation), true), "old"));
+	cqrs_query_add_entry(query, subquery_entry(select_columns(source, table, false), "current"));
+	cqrs_query_add_entry(query, subquery_entry(select_columns(source, delta_entry(writer, relation), true), "old"));
 	united->op = SETOP_UNION;
 	united->all = true;
 	united->larg = linitial(query->jointree->fromlist);
@@ -309,7 +281,7 @@ add_relation(Writer *writer, Index relation)
 			entry = delta_entry(writer, relation);
 			break;
 	}
-	add_entry(writer->query, entry);
+	cqrs_query_add_entry(writer->query, entry);
 	writer->position[relation] = list_length(writer->query->rtable);
 }
 
@@ -350,7 +322,7 @@ has_no_match(const Writer *writer, const CqrsUnmatched *unmatched, int nrelation
 	forms[unmatched->relation] = FORM_CURRENT;
 	inner.position = palloc(sizeof(int) * (nrelations + 1));
 	memcpy(inner.position, writer->position, sizeof(int) * (nrelations + 1));
-	inner.query = new_query();
+	inner.query = cqrs_query_select();
 	add_relation(&inner, unmatched->relation);
 	inner.position[unmatched->relation] = front;
 	conditions = sink(restate((Node *) unmatched->clauses, &inner), &front);
@@ -424,7 +396,7 @@ write_term(const CqrsProgram *program, const CqrsTerm *term, const Form *forms)
 	Writer		writer = {.program = program, .term = term, .forms = forms};
 
 	writer.position = palloc0(sizeof(int) * (nrelations + 1));
-	writer.query = new_query();
+	writer.query = cqrs_query_select();
 	add_relation(&writer, term->relation);
 	for (int relation = 1; relation <= nrelations; relation++)
 		if (relation != term->relation)

@@ -621,15 +621,10 @@ cqrs_plan_combine(const CqrsProgram *program, uint32 nulls, bool except)
 	int			ngroups = program->nkeys + list_length(layout->dependents);
 	int			ncomponents = list_length(layout->components);
 	Var		   *verdict = makeVar(1, ngroups + ncomponents + 1, INT4OID, -1, InvalidOid, 0);
-	Query	   *query = makeNode(Query);
-	RangeTblRef *reference = makeNode(RangeTblRef);
+	Query	   *query = cqrs_query_select();
 	ListCell   *cell;
 
-	reference->rtindex = 1;
-	query->commandType = CMD_SELECT;
-	query->canSetTag = true;
-	query->rtable = list_make1(combined_entry(program));
-	query->jointree = makeFromExpr(list_make1(reference), NULL);
+	cqrs_query_add_entry(query, combined_entry(program));
 	foreach(cell, layout->visible)
 		add_target(query, where_written(lfirst(cell), verdict),
 				   pstrdup(NameStr(TupleDescAttr(program->row, foreach_current_index(cell))->attname)));

@@ -71,19 +71,10 @@ matches(const CqrsProgram *program, int key)
 static Node *
 is_among(const CqrsProgram *program, List *conditions)
 {
-	Query	   *query = makeNode(Query);
-	RangeTblRef *reference = makeNode(RangeTblRef);
-	SubLink    *exists = makeNode(SubLink);
+	Query	   *query = cqrs_query_select();
 
-	reference->rtindex = 1;
-	query->commandType = CMD_SELECT;
-	query->canSetTag = true;
-	query->rtable = list_make1(cqrs_compute_affected(program));
-	query->jointree = makeFromExpr(list_make1(reference), (Node *) make_ands_explicit(conditions));
-	exists->subLinkType = EXISTS_SUBLINK;
-	exists->subselect = (Node *) query;
-	exists->location = -1;
-	return (Node *) exists;
+	cqrs_query_add_entry(query, cqrs_compute_affected(program));
+	return cqrs_query_exists(query, conditions);
 }
 
 /*
@@ -97,14 +88,8 @@ compute_filtered(const CqrsProgram *program, Query *tree, uint32 nulls)
 	for (int i = 0; i < program->nkeys; i++)
 	{
 		if ((nulls >> i) & 1)
-		{
-			NullTest   *test = makeNode(NullTest);
-
-			test->arg = copyObject(list_nth(program->query->keys, i));
-			test->nulltesttype = IS_NULL;
-			test->location = -1;
-			tree->jointree->quals = make_and_qual(tree->jointree->quals, (Node *) test);
-		}
+			tree->jointree->quals = make_and_qual(tree->jointree->quals,
+												  cqrs_query_null_test(copyObject(list_nth(program->query->keys, i)), IS_NULL));
 		else
 			equalities = lappend(equalities, matches(program, i));
 	}

@@ -104,7 +104,6 @@ bring_near(CqrsTerm *term, List *conjuncts)
 	{
 		Var		   *key = lfirst(cell);
 		Var		   *near;
-		NullTest   *test;
 
 		if (!IsA(key, Var) || key->varno == term->relation)
 			continue;
@@ -112,11 +111,7 @@ bring_near(CqrsTerm *term, List *conjuncts)
 		if (near == NULL)
 			continue;
 		lfirst(cell) = near;
-		test = makeNode(NullTest);
-		test->arg = (Expr *) near;
-		test->nulltesttype = IS_NOT_NULL;
-		test->location = -1;
-		term->clauses = list_append_unique(term->clauses, test);
+		term->clauses = list_append_unique(term->clauses, cqrs_query_null_test((Node *) near, IS_NOT_NULL));
 	}
 }
 

@@ -235,14 +235,7 @@ cqrs_layout_all_there(List *columns)
 	ListCell   *cell;
 
 	foreach(cell, columns)
-	{
-		NullTest   *test = makeNode(NullTest);
-
-		test->arg = copyObject(lfirst(cell));
-		test->nulltesttype = IS_NOT_NULL;
-		test->location = -1;
-		tests = lappend(tests, test);
-	}
+		tests = lappend(tests, cqrs_query_null_test(copyObject(lfirst(cell)), IS_NOT_NULL));
 	return tests == NIL ? NULL : (Node *) make_ands_explicit(tests);
 }
 

@@ -331,20 +331,6 @@ restate(Node *node, const int *position)
 }
 
 /*
- * null_test makes the condition that an expression is null.
- */
-static Node *
-null_test(Node *expression)
-{
-	NullTest   *test = makeNode(NullTest);
-
-	test->arg = (Expr *) expression;
-	test->nulltesttype = IS_NULL;
-	test->location = -1;
-	return (Node *) test;
-}
-
-/*
  * link_clause makes the condition that a column of the part, one query level up, equals what it is linked with.
  */
 static Node *
@@ -355,7 +341,7 @@ link_clause(const Narrowing *narrowing, const Link *link)
 	Node	   *other;
 
 	if (link->column->null)
-		return null_test(restate(link->other, narrowing->position));
+		return cqrs_query_null_test(restate(link->other, narrowing->position), IS_NULL);
 	IncrementVarSublevelsUp(mine, 1, 0);
 	other = key == NULL ? restate(link->other, narrowing->position) :
 		(Node *) makeVar(1, link->key + 1, key->atttypid, key->atttypmod, key->attcollation, 0);
@@ -364,38 +350,21 @@ link_clause(const Narrowing *narrowing, const Link *link)
 }
 
 /*
- * add_entry puts a range table entry into the condition's query.
- */
-static void
-add_entry(Query *query, RangeTblEntry *entry)
-{
-	RangeTblRef *reference = makeNode(RangeTblRef);
-
-	query->rtable = lappend(query->rtable, entry);
-	reference->rtindex = list_length(query->rtable);
-	query->jointree->fromlist = lappend(query->jointree->fromlist, reference);
-}
-
-/*
  * wanted makes the condition that rows of the part are linked with rows of the affected keys.
  */
 static Node *
 wanted(Narrowing *narrowing)
 {
-	Query	   *query = makeNode(Query);
-	SubLink    *exists = makeNode(SubLink);
+	Query	   *query = cqrs_query_select();
 	List	   *conditions = NIL;
 	int			relation = -1;
 	ListCell   *cell;
 
-	query->commandType = CMD_SELECT;
-	query->canSetTag = true;
-	query->jointree = makeFromExpr(NIL, NULL);
 	narrowing->position = palloc0(sizeof(int) * (list_length(narrowing->skeleton->rtable) + 1));
-	add_entry(query, cqrs_compute_affected(narrowing->program));
+	cqrs_query_add_entry(query, cqrs_compute_affected(narrowing->program));
 	while ((relation = bms_next_member(narrowing->path, relation)) >= 0)
 	{
-		add_entry(query, copyObject(rt_fetch(relation, narrowing->skeleton->rtable)));
+		cqrs_query_add_entry(query, copyObject(rt_fetch(relation, narrowing->skeleton->rtable)));
 		narrowing->position[relation] = list_length(query->rtable);
 	}
 	foreach(cell, narrowing->keys)
@@ -407,11 +376,7 @@ wanted(Narrowing *narrowing)
 			conditions = lappend(conditions, restate(((CqrsConjunct *) lfirst(cell))->clause, narrowing->position));
 	foreach(cell, narrowing->links)
 		conditions = lappend(conditions, link_clause(narrowing, lfirst(cell)));
-	query->jointree->quals = (Node *) make_ands_explicit(conditions);
-	exists->subLinkType = EXISTS_SUBLINK;
-	exists->subselect = (Node *) query;
-	exists->location = -1;
-	return (Node *) exists;
+	return cqrs_query_exists(query, conditions);
 }
 
 /*
@@ -509,9 +474,13 @@ narrow_part(const CqrsProgram *program, const CqrsSkeleton *skeleton, const Cqrs
 	tree->jointree->quals = make_and_qual(tree->jointree->quals, wanted(&narrowing));
 	tree->hasSubLinks = true;
 	foreach(cell, narrowing.links)
-		if (((Link *) lfirst(cell))->column->null)
+	{
+		const CqrsPartColumn *column = ((Link *) lfirst(cell))->column;
+
+		if (column->null)
 			tree->jointree->quals = make_and_qual(tree->jointree->quals,
-												  null_test(copyObject(((Link *) lfirst(cell))->column->written)));
+												  cqrs_query_null_test(copyObject(column->written), IS_NULL));
+	}
 	return part->peers || narrowing.path != NULL ? NARROWED : NARROWED_BY_KEY;
 }
 

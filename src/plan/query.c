@@ -1,6 +1,6 @@
 /*
  * plan/query.c
- *		Walking a definition: what it reads.
+ *		Walking a definition: what it reads; and the pieces of which query trees are made by hand.
  *
  * Takes ACCESS SHARE on what it reads and keeps it to the end of the transaction.  Trees are copied out of the relation cache before they are looked
  * at, so nothing here touches cached ones.  Memory is CurrentMemoryContext's.
@@ -11,6 +11,7 @@
 #include "access/sysattr.h"
 #include "base/compat.h"
 #include "catalog/pg_class.h"
+#include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
 #include "parser/parse_relation.h"
 #include "plan/query.h"
@@ -273,4 +274,61 @@ cqrs_plan_reads_rows(Oid view, Oid table)
 	tree = copyObject(get_view_query(relation));
 	RelationClose(relation);
 	return rows_walker((Node *) tree, &search);
+}
+
+/*
+ * cqrs_query_select makes an empty SELECT.
+ */
+Query *
+cqrs_query_select(void)
+{
+	Query	   *query = makeNode(Query);
+
+	query->commandType = CMD_SELECT;
+	query->querySource = QSRC_ORIGINAL;
+	query->canSetTag = true;
+	query->jointree = makeFromExpr(NIL, NULL);
+	return query;
+}
+
+/*
+ * cqrs_query_add_entry puts a range table entry into a query's FROM.
+ */
+void
+cqrs_query_add_entry(Query *query, RangeTblEntry *entry)
+{
+	RangeTblRef *reference = makeNode(RangeTblRef);
+
+	query->rtable = lappend(query->rtable, entry);
+	reference->rtindex = list_length(query->rtable);
+	query->jointree->fromlist = lappend(query->jointree->fromlist, reference);
+}
+
+/*
+ * cqrs_query_exists makes the condition that a query, which it completes, has rows.
+ */
+Node *
+cqrs_query_exists(Query *query, List *conditions)
+{
+	SubLink    *exists = makeNode(SubLink);
+
+	query->jointree->quals = (Node *) make_ands_explicit(conditions);
+	exists->subLinkType = EXISTS_SUBLINK;
+	exists->subselect = (Node *) query;
+	exists->location = -1;
+	return (Node *) exists;
+}
+
+/*
+ * cqrs_query_null_test makes a test for null.
+ */
+Node *
+cqrs_query_null_test(Node *expression, NullTestType type)
+{
+	NullTest   *test = makeNode(NullTest);
+
+	test->arg = (Expr *) expression;
+	test->nulltesttype = type;
+	test->location = -1;
+	return (Node *) test;
 }

@@ -155,6 +155,14 @@ extern bool cqrs_query_placeholder(const RangeTblEntry *entry, Oid view);
 /* All that a definition reads, through views too, in the order in which it appears: sets sources and relations. */
 extern void cqrs_query_collect(CqrsProgram *program, Query *tree);
 
+/* A query tree made by hand: an empty SELECT, another thing in its FROM, and the condition that it has rows for which all of some conditions hold. */
+extern Query *cqrs_query_select(void);
+extern void cqrs_query_add_entry(Query *query, RangeTblEntry *entry);
+extern Node *cqrs_query_exists(Query *query, List *conditions);
+
+/* The test whether an expression is null, or is not. */
+extern Node *cqrs_query_null_test(Node *expression, NullTestType type);
+
 /* ---- join.c ---- */
 extern CqrsJoin *cqrs_join_build(Query *tree);
 

@@ -586,15 +586,8 @@ build_query(Builder *builder, CqrsLevel *level, List **outputs)
 static Node *
 both_null(Node *one, Node *other)
 {
-	NullTest   *tests[] = {makeNode(NullTest), makeNode(NullTest)};
-
-	for (int i = 0; i < 2; i++)
-	{
-		tests[i]->arg = copyObject((Expr *) (i == 0 ? one : other));
-		tests[i]->nulltesttype = IS_NULL;
-		tests[i]->location = -1;
-	}
-	return (Node *) makeBoolExpr(AND_EXPR, list_make2(tests[0], tests[1]), -1);
+	return (Node *) makeBoolExpr(AND_EXPR, list_make2(cqrs_query_null_test(copyObject(one), IS_NULL),
+													  cqrs_query_null_test(copyObject(other), IS_NULL)), -1);
 }
 
 /*
